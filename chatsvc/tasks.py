@@ -1,0 +1,108 @@
+"""Running coroutines without a Deferred each, and never losing a failure.
+
+`Pending` is a value that comes later; `run` drives a coroutine that awaits such values, or Deferreds,
+and calls back with its outcome. The path of a message crosses here once, so what a Deferred costs (ten
+times as much, see ``docs/adr/0003-coroutines.md``) is paid only at the edges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any, Generic, TypeVar, cast
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+T = TypeVar("T")
+log = Logger()
+
+
+class Pending(Generic[T]):
+    """A result that comes later, for exactly one waiter."""
+
+    __slots__ = ("_error", "_resume", "_value", "done")
+
+    def __init__(self) -> None:
+        self.done = False
+        self._value: T | None = None
+        self._error: BaseException | None = None
+        self._resume: Callable[[], None] | None = None
+
+    def succeed(self, value: T) -> None:
+        """Give the waiter its result; later outcomes are ignored."""
+        self._finish(value, None)
+
+    def fail(self, error: BaseException) -> None:
+        """Raise `error` where it is awaited; later outcomes are ignored."""
+        self._finish(None, error)
+
+    def _finish(self, value: T | None, error: BaseException | None) -> None:
+        if self.done:
+            return
+        self.done, self._value, self._error = True, value, error
+        resume, self._resume = self._resume, None
+        if resume is not None:
+            resume()
+
+    def when_done(self, resume: Callable[[], None]) -> None:
+        """Call `resume` at the outcome, which is still to come."""
+        self._resume = resume
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        if not self.done:
+            yield self
+        if self._error is not None:
+            raise self._error
+        return cast("T", self._value)
+
+
+def run(
+    work: Coroutine[Any, Any, T],
+    on_result: Callable[[T], None],
+    on_error: Callable[[Exception], None],
+) -> None:
+    """Drive `work` to its end; one of the two callbacks hears the outcome, possibly before this returns."""
+
+    def step(error: BaseException | None = None) -> None:
+        try:
+            awaited = work.send(None) if error is None else work.throw(error)
+        except StopIteration as stop:
+            on_result(stop.value)
+        except Exception as raised:
+            on_error(raised)
+        else:
+            if isinstance(awaited, Pending):
+                awaited.when_done(step)
+            else:
+                awaited.addCallbacks(arrived, failed)
+
+    def arrived(result: Any) -> Any:
+        step()  # the coroutine takes the result from the Deferred itself
+        return result
+
+    def failed(failure: Failure) -> None:
+        step(failure.value)
+
+    step()
+
+
+def as_failure(error: BaseException) -> Failure:
+    """`error` as Twisted's logging and Deferreds want it."""
+    return Failure(error)  # type: ignore[no-untyped-call]
+
+
+def spawn(work: Coroutine[Any, Any, Any], what: str) -> None:
+    """Run `work` on its own; a failure is logged with `what` was tried."""
+
+    def failed(error: Exception) -> None:
+        log.failure("{what} failed", failure=as_failure(error), what=what)
+
+    run(work, lambda _: None, failed)
+
+
+def deferred(work: Coroutine[Any, Any, T]) -> Deferred[T]:
+    """`work` as a Deferred, for Twisted's side of an edge."""
+    result: Deferred[T] = Deferred()
+    run(work, result.callback, lambda error: result.errback(as_failure(error)))
+    return result
