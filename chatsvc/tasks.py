@@ -7,8 +7,8 @@ times as much, see ``docs/adr/0003-coroutines.md``) is paid only at the edges.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Generator
-from typing import Any, Generic, TypeVar, cast
+from collections.abc import Callable, Coroutine, Generator, Iterable
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -16,6 +16,16 @@ from twisted.python.failure import Failure
 
 T = TypeVar("T")
 log = Logger()
+
+
+class Clock(Protocol):
+    """What we need of a reactor to know the time; `twisted.internet.task.Clock` in tests."""
+
+    def seconds(self) -> float:
+        """Now, in seconds since some moment."""
+
+    def callLater(self, delay: float, function: Callable[..., object], *args: object) -> Any:  # noqa: N802
+        """Call `function` in `delay` seconds; the result can be cancelled."""
 
 
 class Pending(Generic[T]):
@@ -99,6 +109,40 @@ def spawn(work: Coroutine[Any, Any, Any], what: str) -> None:
         log.failure("{what} failed", failure=as_failure(error), what=what)
 
     run(work, lambda _: None, failed)
+
+
+async def gather(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """The results of all, which run side by side; once all have ended, the first failure is raised."""
+    started = list(works)
+    results: list[Any] = [None] * len(started)
+    errors: list[Exception] = []
+    all_done: Pending[None] = Pending()
+    left = len(started)
+
+    def ended() -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            all_done.succeed(None)
+
+    def start(index: int, work: Coroutine[Any, Any, T]) -> None:
+        def on_result(result: T) -> None:
+            results[index] = result
+            ended()
+
+        def on_error(error: Exception) -> None:
+            errors.append(error)
+            ended()
+
+        run(work, on_result, on_error)
+
+    for index, work in enumerate(started):
+        start(index, work)
+    if started:
+        await all_done
+    if errors:
+        raise errors[0]
+    return results
 
 
 def deferred(work: Coroutine[Any, Any, T]) -> Deferred[T]:

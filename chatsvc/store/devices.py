@@ -1,0 +1,167 @@
+"""Devices: their tokens' hashes, to whom they are bound, where in a mailbox they are, who is online.
+
+A device is bound to a user if its record says so *and* the user's set of devices holds it. The set
+decides: it is in the user's slot, so a script that acts for the user sees at once that a binding ended.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import NamedTuple
+
+from chatsvc.store import keys
+from chatsvc.store.link import Link, Script
+from chatsvc.wire.schema import TOKEN_MAX
+
+#: Seconds without use after which a device is forgotten (docs/protocol.md section 4).
+UNBOUND_LIFE = 24 * 3600
+BOUND_LIFE = 180 * 24 * 3600
+#: Seconds for which a device counts as online unless its node says so again.
+ONLINE_LIFE = 150
+
+_CREATE = Script("""
+if redis.call('HSETNX', KEYS[1], 'created', now) == 0 then return 0 end
+redis.call('EXPIRE', KEYS[1], ARGV[2])
+return 1
+""")
+#: The user's side of a binding; ARGV[3] is the password hash that was verified: it must still be the one.
+_JOIN = Script("""
+if redis.call('HGET', KEYS[1], 'password') ~= ARGV[3] then return 0 end
+redis.call('SADD', KEYS[1] .. ':devices', ARGV[2])
+return 1
+""")
+#: The device's side; gives the user to whom it was bound before.
+_POINT = Script("""
+local before = redis.call('HGET', KEYS[1], 'user')
+redis.call('HSETNX', KEYS[1], 'created', now)
+redis.call('HSET', KEYS[1], 'user', ARGV[2])
+redis.call('EXPIRE', KEYS[1], ARGV[3])
+return before
+""")
+_LEAVE = Script("""
+redis.call('SREM', KEYS[1] .. ':devices', ARGV[2])
+redis.call('ZREM', KEYS[1] .. ':online', ARGV[2])
+redis.call('SPUBLISH', KEYS[1], 'r ' .. ARGV[2])
+""")
+_UNPOINT = Script("""
+if redis.call('HGET', KEYS[1], 'user') == ARGV[2] then
+  redis.call('HDEL', KEYS[1], 'user')
+  redis.call('EXPIRE', KEYS[1], ARGV[3])
+end
+""")
+#: Sets a password if the old one is still the one that was verified, and unbinds all other devices.
+_NEW_PASSWORD = Script("""
+local current = redis.call('HGET', KEYS[1], 'password')
+if current ~= ARGV[2] and current ~= ARGV[3] then return false end  -- the new one: sent again
+redis.call('HSET', KEYS[1], 'password', ARGV[3])
+local gone = {}
+for _, device in ipairs(redis.call('SMEMBERS', KEYS[1] .. ':devices')) do
+  if device ~= ARGV[4] then
+    redis.call('SREM', KEYS[1] .. ':devices', device)
+    redis.call('ZREM', KEYS[1] .. ':online', device)
+    redis.call('SPUBLISH', KEYS[1], 'r ' .. device)
+    gone[#gone + 1] = device
+  end
+end
+return gone
+""")
+#: Says that devices are online; gives the mailbox's end and which of them are bound no more.
+_ONLINE = Script("""
+local gone = {}
+for i = 3, #ARGV do
+  if redis.call('SISMEMBER', KEYS[1] .. ':devices', ARGV[i]) == 1 then
+    redis.call('ZADD', KEYS[1] .. ':online', now + ARGV[2] * 1000, ARGV[i])
+  else
+    gone[#gone + 1] = ARGV[i]
+  end
+end
+redis.call('ZREMRANGEBYSCORE', KEYS[1] .. ':online', '-inf', now)
+redis.call('EXPIRE', KEYS[1] .. ':online', ARGV[2])
+return {redis.call('GET', KEYS[1] .. ':last') or '0-0', gone}
+""")
+SCRIPTS = (_CREATE, _JOIN, _POINT, _LEAVE, _UNPOINT, _NEW_PASSWORD, _ONLINE)
+
+
+class DeviceRecord(NamedTuple):
+    """What the store knows of a device."""
+
+    user_id: int | None
+    #: It has used ACKFETCH, and acknowledges in that way only.
+    explicit: bool
+
+
+class Devices:
+    """The devices."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    async def create(self) -> int:
+        """A new device: the token that its client is told, and nobody else."""
+        while True:
+            token = 1 + secrets.randbelow(TOKEN_MAX)
+            if await self._link.script(_CREATE, keys.device(keys.device_id(token)), UNBOUND_LIFE):
+                return token
+
+    async def load(self, device: str) -> DeviceRecord | None:
+        """A device's record; None if it was never issued or has expired."""
+        created, user, explicit = await self._link.call(
+            b"HMGET", keys.device(device), b"created", b"user", b"explicit"
+        )
+        if created is None:
+            return None
+        user_id = None if user is None else int(user)
+        if user_id is not None and not await self.is_bound(device, user_id):
+            user_id = None
+        return DeviceRecord(user_id, explicit is not None)
+
+    async def is_bound(self, device: str, user_id: int) -> bool:
+        """Whether the binding of this device to this user holds at this moment."""
+        return bool(await self._link.call(b"SISMEMBER", keys.part(user_id, b"devices"), device))
+
+    async def touch(self, device: str, *, bound: bool) -> None:
+        """The device was used: its time to live starts anew."""
+        await self._link.write(b"EXPIRE", keys.device(device), BOUND_LIFE if bound else UNBOUND_LIFE)
+
+    async def mark_explicit(self, device: str) -> None:
+        """The device has used ACKFETCH."""
+        await self._link.write(b"HSET", keys.device(device), b"explicit", 1)
+
+    async def bind(self, device: str, user_id: int, password_hash: bytes) -> bool:
+        """Bind the device, replacing any binding it had; False if the password has changed meanwhile."""
+        if not await self._link.script(_JOIN, keys.user(user_id), device, password_hash):
+            return False
+        before = await self._link.call(b"HGET", keys.device(device), b"user")
+        await self._leave_other(device, before, user_id)
+        # Another login of the same device may have come between.
+        before = await self._link.script(_POINT, keys.device(device), user_id, BOUND_LIFE)
+        await self._leave_other(device, before, user_id)
+        return True
+
+    async def _leave_other(self, device: str, before: bytes | None, user_id: int) -> None:
+        if before is not None and int(before) != user_id:
+            await self._link.script(_LEAVE, keys.user(int(before)), device)
+
+    async def unbind(self, device: str, user_id: int) -> None:
+        """End the binding of the device to this user; every node is told."""
+        await self._link.script(_LEAVE, keys.user(user_id), device)
+        await self._link.script(_UNPOINT, keys.device(device), user_id, UNBOUND_LIFE)
+
+    async def change_password(self, user_id: int, old_hash: bytes, new_hash: bytes, keep: str) -> bool:
+        """Set a new password hash and unbind all devices but `keep`; False if `old_hash` is outdated."""
+        gone = await self._link.script(_NEW_PASSWORD, keys.user(user_id), old_hash, new_hash, keep)
+        if gone is None:
+            return False
+        for device in gone:
+            await self._link.script(_UNPOINT, keys.device(device.decode()), user_id, UNBOUND_LIFE)
+        return True
+
+    async def stay_online(self, user_id: int, devices: list[str]) -> tuple[bytes, list[str]]:
+        """Say that these devices are online here; gives the end of the mailbox (an entry's id) and
+        which of them are not bound to the user any more."""
+        last, gone = await self._link.script(_ONLINE, keys.user(user_id), ONLINE_LIFE, *devices)
+        return last, [device.decode() for device in gone]
+
+    async def go_offline(self, user_id: int, device: str) -> None:
+        """The device's last connection to this node is gone."""
+        await self._link.write(b"ZREM", keys.part(user_id, b"online"), device)

@@ -1,0 +1,49 @@
+"""Every key and channel of the store, made in this one place; ``docs/architecture.md`` has the table.
+
+What concerns a user carries the hash tag of that user, so that one script touches one slot of a cluster.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+#: Where user ids are counted.
+USER_COUNTER = b"chatsvc:users"
+
+
+def name(key: str) -> bytes:
+    """Who has a name, under the form in which names are compared (`chatsvc.wire.text.name_key`)."""
+    return b"{n:%b}" % key.encode()
+
+
+def user(user_id: int) -> bytes:
+    """A user's record, and the channel of all that concerns the user's online devices."""
+    return b"{u:%d}" % user_id
+
+
+def part(user_id: int, what: bytes) -> bytes:
+    """One of the keys beside a user's record: devices, out, in, mail, last, cursors, files, online."""
+    return b"{u:%d}:%b" % (user_id, what)
+
+
+def device(device_id: str) -> bytes:
+    """A device's record."""
+    return b"{d:%b}" % device_id.encode()
+
+
+def device_id(token: int) -> str:
+    """What a device is called everywhere but on the wire.
+
+    The store and the logs hold this hash alone: who reads them cannot pose as the device.
+    """
+    return hashlib.sha256(b"%d" % token).hexdigest()[:32]
+
+
+def message_key(md5encoded: str) -> str:
+    """What a message's name, which is the client's to choose, is called in a user's index of files."""
+    return hashlib.sha256(md5encoded.encode()).hexdigest()[:32]
+
+
+def user_of_channel(channel: bytes) -> int:
+    """The user whose channel this is."""
+    return int(channel[3:-1])
