@@ -71,7 +71,7 @@ class Store:
 def _endpoint(reactor: Any, url: StoreUrl) -> Any:
     if url.kind == "unix":
         return UNIXClientEndpoint(reactor, url.path)  # type: ignore[no-untyped-call]
-    endpoint = HostnameEndpoint(reactor, url.host.encode(), url.port)
+    endpoint: Any = HostnameEndpoint(reactor, url.host.encode(), url.port)
     return wrapClientTLS(optionsForClientTLS(url.host), endpoint) if url.tls else endpoint
 
 

@@ -5,14 +5,13 @@ What a frame's JSON means is not known here, nor is where the bytes come from.
 
 from __future__ import annotations
 
-import re
 from struct import Struct
 from typing import NamedTuple
 
 import msgspec
 
 from chatsvc.wire.errors import Violation
-from chatsvc.wire.limits import JSON_CEILING, JSON_DISCARD_CEILING, Limits
+from chatsvc.wire.limits import JSON_CEILING, JSON_DISCARD_CEILING, KIB, Limits
 
 
 class Dialect(NamedTuple):
@@ -32,7 +31,7 @@ NETWORK = Dialect("network", Struct(">ii"), 0, False)
 DIALECTS = {dialect.name: dialect for dialect in (RELEASED, SEED, NETWORK)}
 
 _BRACE = ord("{")
-_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_STEP = 64 * KIB
 
 
 class Head(NamedTuple):
@@ -115,31 +114,40 @@ class FrameReader:
         self._need = header.size + json_length
         if have < self._need:
             return None
-        start = self._offset + header.size
-        self._offset = start + json_length
+        self._offset += header.size
         self._need = 0
         self.payload_left = payload_length
-        return Head(bytes(self._buffer[start : self._offset]), payload_length)
+        return Head(self._take(json_length), payload_length)
 
     def read_payload(self) -> bytes:
         """What has arrived of the current payload; empty until more bytes come."""
-        end = min(self._offset + self.payload_left, len(self._buffer))
-        data = bytes(self._buffer[self._offset : end])
-        self._offset = end
+        data = self._take(min(self.payload_left, len(self._buffer) - self._offset))
         self.payload_left -= len(data)
+        return data
+
+    def _take(self, count: int) -> bytes:
+        end = self._offset + count
+        data = bytes(self._buffer[self._offset : end])
+        if end == len(self._buffer):
+            # An idle connection must not hold on to the largest frame that it ever sent.
+            self._buffer, end = b"", 0
+        self._offset = end
         return data
 
     def _refuse_length(self, json_length: int, payload_length: int) -> Head | None:
         assert self.dialect is not None
         if json_length > self.dialect.discards_to:
-            raise Violation(
-                f"The JSON part of a frame may have at most {self._limits.json} bytes, "
-                f"this header declares {json_length}."
-            )
+            raise self._too_long(json_length)
         self._offset += self.dialect.header.size
         self._need = json_length
         self._discard = Head(None, payload_length)
         return self._throw_away()
+
+    def _too_long(self, json_length: int) -> Violation:
+        return Violation(
+            f"The JSON part of a frame may have at most {self._limits.json} bytes, "
+            f"this header declares {json_length}."
+        )
 
     def _throw_away(self) -> Head | None:
         # Here _need counts down what is still to be thrown away.
@@ -176,6 +184,8 @@ class FrameReader:
             self.dialect = SEED
             return True
         smaller = min(little, big)
+        if smaller > self._limits.json:
+            raise self._too_long(smaller)  # and so is the other reading: nothing to wait for
         self._need = 8 + smaller
         if have < self._need:
             return False
@@ -184,16 +194,34 @@ class FrameReader:
         return True
 
 
+class _AnyObject(msgspec.Struct):
+    """Any JSON object: checked to its end, nothing of it is kept."""
+
+
 def _is_object(data: bytes) -> bool:
     try:
-        msgspec.json.decode(data, type=dict[str, msgspec.Raw])
+        msgspec.json.decode(data, type=_AnyObject)
     except RecursionError:
         # Too deep for the parser; what it is a prefix of, if of anything, shows in the brackets.
-        rest = _STRINGS.sub(b"", data)
-        return rest.count(b"{") == rest.count(b"}") and rest.count(b"[") == rest.count(b"]")
-    except (msgspec.MsgspecError, ValueError):
+        return _closes_all(data)
+    except msgspec.MsgspecError:
         return False
     return True
+
+
+def _closes_all(data: bytes) -> bool:
+    """Whether `data` closes as many brackets as it opens, strings apart.
+
+    Anybody may send 16 MiB of anything here, so it is linear, and goes in steps to stay small.
+    """
+    text = data.replace(b"\\\\", b"").replace(b'\\"', b"")  # leaves only the quotes around strings
+    opened = inside = 0
+    for at in range(0, len(text), _STEP):
+        parts = text[at : at + _STEP].split(b'"')
+        rest = b"".join(parts[inside::2])
+        opened += rest.count(b"{") + rest.count(b"[") - rest.count(b"}") - rest.count(b"]")
+        inside ^= (len(parts) - 1) & 1
+    return not opened
 
 
 assert Limits().json <= JSON_CEILING

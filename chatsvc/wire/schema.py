@@ -19,6 +19,8 @@ TOKEN_MAX = 2**53 - 1
 TIMESTAMP_MAX = 8_640_000_000_000_000
 #: Longest ``md5encoded``: it names a message, it does not carry one.
 MESSAGE_NAME_LENGTH = 256
+#: Longest account of what is wrong with a request's JSON, about.
+REASON_LENGTH = 200
 
 
 class Request(Struct, gc=False):
@@ -225,7 +227,10 @@ def _reason(error: Exception) -> str:
         return "it is nested too deeply"
     if isinstance(error, UnicodeDecodeError):
         return "it is not UTF-8"
-    return str(error).removesuffix(".")
+    reason = str(error).removesuffix(".")
+    if len(reason) > REASON_LENGTH:  # it quotes what the peer sent
+        reason = f"{reason[: REASON_LENGTH // 2]} ... {reason[-REASON_LENGTH // 2 :]}"
+    return reason
 
 
 def _escape(error: UnicodeError) -> tuple[str, int]:
