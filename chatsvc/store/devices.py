@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from chatsvc.store import keys
 from chatsvc.store.link import Link, Script
+from chatsvc.store.mail import position
 from chatsvc.wire.schema import TOKEN_MAX
 
 #: Seconds without use after which a device is forgotten (docs/protocol.md section 4).
@@ -156,11 +157,11 @@ class Devices:
             await self._link.script(_UNPOINT, keys.device(device.decode()), user_id, UNBOUND_LIFE)
         return True
 
-    async def stay_online(self, user_id: int, devices: list[str]) -> tuple[bytes, list[str]]:
-        """Say that these devices are online here; gives the end of the mailbox (an entry's id) and
+    async def stay_online(self, user_id: int, devices: list[str]) -> tuple[int, list[str]]:
+        """Say that these devices are online here; gives the mailbox's newest position, and
         which of them are not bound to the user any more."""
         last, gone = await self._link.script(_ONLINE, keys.user(user_id), ONLINE_LIFE, *devices)
-        return last, [device.decode() for device in gone]
+        return position(last), [device.decode() for device in gone]
 
     async def go_offline(self, user_id: int, device: str) -> None:
         """The device's last connection to this node is gone."""

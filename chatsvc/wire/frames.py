@@ -72,6 +72,11 @@ class FrameReader:
         return 0 if self.payload_left else len(self._buffer) - self._offset
 
     @property
+    def buffered(self) -> int:
+        """Bytes that were received and are not yet taken out."""
+        return len(self._buffer) - self._offset
+
+    @property
     def at_boundary(self) -> bool:
         """Whether no part of a frame is under way."""
         return not (self.payload_left or self._discard or len(self._buffer) - self._offset)

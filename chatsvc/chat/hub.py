@@ -1,0 +1,276 @@
+"""The hub of one node: which connections belong to which device and user, and who is told of new mail.
+
+A node holds nothing here that it cannot lose; the store knows all of it, or the client says it again.
+"""
+
+from __future__ import annotations
+
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+from chatsvc.blobs import Blobs
+from chatsvc.chat.rendering import Push
+from chatsvc.chat.session import Device, Gone, Session
+from chatsvc.passwords import Passwords
+from chatsvc.store import keys
+from chatsvc.store.mail import parse_published
+from chatsvc.store.store import Store
+from chatsvc.tasks import Clock, Pending, gather, spawn
+from chatsvc.wire.errors import Refusal
+from chatsvc.wire.limits import Limits
+
+log = Logger()
+
+#: Seconds to wait for a subscription before going on without it; catching up follows when it stands.
+SUBSCRIBE_WAIT = 1.0
+#: Seconds between two looks at a user's mailbox and bindings, however quiet the channel is.
+HEARTBEAT = 50
+#: Seconds after which a device that is in use has its time to live renewed.
+TOUCH_INTERVAL = 3600
+
+
+class OnlineUser:
+    """A user with connections to this node."""
+
+    __slots__ = ("due", "id", "last", "sessions")
+
+    def __init__(self, user_id: int, due: float) -> None:
+        self.id = user_id
+        self.sessions: set[Session] = set()
+        #: The newest entry of the mailbox that this node has heard of.
+        self.last = 0
+        #: When to look again, in seconds.
+        self.due = due
+
+    def devices(self) -> dict[str, Device]:
+        """The user's devices here, by id."""
+        return {s.device.id: s.device for s in self.sessions if s.device is not None}
+
+
+class Hub:
+    """What the handlers and sessions of one node share."""
+
+    def __init__(
+        self, clock: Clock, store: Store, blobs: Blobs, passwords: Passwords, limits: Limits
+    ) -> None:
+        self.clock = clock
+        self.store = store
+        self.blobs = blobs
+        self.passwords = passwords
+        self.limits = limits
+        self._devices: dict[str, Device] = {}
+        self._users: dict[int, OnlineUser] = {}
+        self._beat = LoopingCall(self._heartbeat)
+        self._beat.clock = clock  # type: ignore[assignment]  # a Clock will do
+        store.channels.on_message = self._published
+        store.channels.on_subscribed = self._subscribed
+
+    def start(self) -> None:
+        """Begin to look after the users."""
+        self._beat.start(1.0, now=False).addErrback(
+            lambda failure: log.failure("The heartbeat stopped", failure=failure)
+        )
+
+    def stop(self) -> None:
+        """Stop to."""
+        if self._beat.running:
+            self._beat.stop()
+
+    async def pause(self, seconds: float) -> None:
+        """Wait a while."""
+        over: Pending[None] = Pending()
+        self.clock.callLater(seconds, over.succeed, None)
+        await over
+
+    def last(self, user_id: int | None) -> int:
+        """The newest entry of an online user's mailbox, as far as this node has heard."""
+        user = None if user_id is None else self._users.get(user_id)
+        return 0 if user is None else user.last
+
+    # Devices.
+
+    async def device(self, token: int) -> Device | None:
+        """The device with this token; None if it was never issued or has expired."""
+        device_id = keys.device_id(token)
+        known = self._devices.get(device_id)
+        if known is not None:
+            return known
+        record = await self.store.devices.load(device_id)
+        if record is None:
+            return None
+        return Device(device_id, token, record.user_id, record.explicit)
+
+    async def new_device(self) -> Device:
+        """A device for a client that has none."""
+        token = await self.store.devices.create()
+        device = Device(keys.device_id(token), token, None, False)
+        device.touched = self.clock.seconds()
+        return device
+
+    def attach(self, session: Session, device: Device) -> Device:
+        """From now on the session belongs to this device (or the same one that is known here already)."""
+        if session.closed:
+            raise Gone
+        self.detach(session)
+        device = self._devices.setdefault(device.id, device)
+        device.sessions.add(session)
+        session.device = device
+        return device
+
+    def detach(self, session: Session) -> None:
+        """The session belongs to no device any more: it has ended, or changes it."""
+        device = session.device
+        if device is None:
+            return
+        user_id = session.user_id
+        self._leave(session)
+        session.device = None
+        device.sessions.discard(session)
+        if not device.sessions:
+            self._devices.pop(device.id, None)
+            if user_id is not None:
+                spawn(self._go_offline(user_id, device.id), "noting that a device is offline")
+
+    async def _go_offline(self, user_id: int, device_id: str) -> None:
+        try:
+            await self.store.devices.go_offline(user_id, device_id)
+        except Refusal:
+            log.debug("Presence could not be taken back; it expires by itself")
+
+    def is_fresh(self, device: Device) -> bool:
+        """Whether a request of this device needs no `refresh`."""
+        return device.user_id is not None and self.clock.seconds() - device.touched <= TOUCH_INTERVAL
+
+    async def refresh(self, device: Device) -> None:
+        """An unbound device may have been bound through another node; a used one lives on."""
+        if device.user_id is None:
+            record = await self.store.devices.load(device.id)
+            if record is not None and record.user_id is not None:
+                device.user_id, device.explicit = record.user_id, record.explicit
+        now = self.clock.seconds()
+        if now - device.touched > TOUCH_INTERVAL:
+            device.touched = now
+            await self.store.devices.touch(device.id, bound=device.user_id is not None)
+
+    def acknowledge(self, device: Device, position: int) -> None:
+        """The device has what lies up to a position of its user's mailbox."""
+        if device.user_id is None or device.delivery is None or position <= device.delivery.cursor:
+            return
+        device.delivery.acknowledge(position)
+        self.store.mail.acknowledge(device.user_id, device.id, position)
+
+    # Users.
+
+    async def join(self, session: Session) -> None:
+        """Follow the mailbox of the user to whom the session's device is bound, if it is."""
+        device = session.device
+        if device is None or device.user_id is None:
+            return
+        user_id = device.user_id
+        user = self._users.get(user_id)
+        if user is None:
+            user = self._users[user_id] = OnlineUser(user_id, self.clock.seconds() + HEARTBEAT)
+        user.sessions.add(session)
+        try:
+            await self.store.channels.subscribe(user_id, SUBSCRIBE_WAIT)
+            last, gone = await self.store.devices.stay_online(user_id, [device.id])
+        except Refusal:
+            self._leave(session)
+            raise
+        user.last = max(user.last, last)
+        if gone:
+            self.unbound(device)
+        elif session.device is device and device.user_id == user_id:
+            session.follow(user_id, user.last)
+
+    def _leave(self, session: Session) -> None:
+        """The session follows no mailbox any more."""
+        device = session.device
+        for user_id in {session.user_id, None if device is None else device.user_id} - {None}:
+            assert user_id is not None
+            user = self._users.get(user_id)
+            if user is not None:
+                user.sessions.discard(session)
+                if not user.sessions:
+                    del self._users[user_id]
+                    self.store.channels.unsubscribe(user_id)
+        session.restart()
+
+    def unbound(self, device: Device) -> None:
+        """The device's binding has ended: its connections here are nobody's."""
+        for session in device.sessions:
+            self._leave(session)
+        device.user_id = None
+        device.delivery = None
+
+    async def bound(self, device: Device, user_id: int, asking: Session) -> None:
+        """The device was bound: its connections here follow the user's mailbox."""
+        self.unbound(device)
+        device.user_id = user_id
+        device.touched = self.clock.seconds()
+        await self.join(asking)
+        for session in list(device.sessions):
+            if session is not asking:
+                spawn(self.join(session), "following a mailbox")
+
+    # What the store tells.
+
+    def _published(self, user_id: int, data: bytes) -> None:
+        user = self._users.get(user_id)
+        if user is None:
+            return
+        if data.startswith(b"m "):
+            entry = parse_published(data)
+            if entry.position > user.last:
+                user.last = entry.position
+            push = Push(entry)
+            for session in tuple(user.sessions):
+                session.offer(push)
+        elif data.startswith(b"r "):
+            device = self._devices.get(data[2:].decode())
+            if device is not None and device.user_id == user_id:
+                spawn(self._revoked(device, user_id), "ending a binding")
+
+    async def _revoked(self, device: Device, user_id: int) -> None:
+        """A binding was ended; not at once unbound, for it may have been made anew since."""
+        sessions = list(device.sessions)
+        for session in sessions:
+            session.hold()
+        try:
+            holds = await self.store.devices.is_bound(device.id, user_id)
+        except Refusal:
+            holds = False  # the next request asks again
+        if not holds and device.user_id == user_id:
+            self.unbound(device)
+        for session in sessions:
+            session.release()
+
+    def _subscribed(self, user_id: int) -> None:
+        user = self._users.get(user_id)
+        if user is not None and user.last:
+            spawn(self._look(user), "looking for missed mail")
+
+    def _heartbeat(self) -> None:
+        now = self.clock.seconds()
+        due = [user for user in self._users.values() if user.due <= now]
+        if due:
+            spawn(gather(self._look(user) for user in due), "the heartbeat")
+
+    async def _look(self, user: OnlineUser) -> None:
+        """Say that the user's devices are online, and see whether anything was missed."""
+        user.due = self.clock.seconds() + HEARTBEAT
+        devices = user.devices()
+        if not devices:
+            return
+        try:
+            last, gone = await self.store.devices.stay_online(user.id, list(devices))
+        except Refusal:
+            user.due = self.clock.seconds() + 1.0
+            return
+        user.last = max(user.last, last)
+        for device_id in gone:
+            if devices[device_id].user_id == user.id:
+                self.unbound(devices[device_id])
+        for session in tuple(user.sessions):
+            if session.position is not None and session.position < user.last:
+                session.fall_behind()

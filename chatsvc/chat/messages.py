@@ -1,0 +1,268 @@
+"""Requests about messages: sending, receiving, acknowledging."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import AsyncGenerator
+
+from msgspec import Raw
+from twisted.logger import Logger
+
+from chatsvc.blobs import StoredBlob
+from chatsvc.chat import rendering
+from chatsvc.chat.delivery import Delivery
+from chatsvc.chat.requests import Call, Part, request
+from chatsvc.store import keys
+from chatsvc.store.files import FileEntry
+from chatsvc.store.mail import Entry, Outgoing
+from chatsvc.wire import errors, schema
+from chatsvc.wire.errors import Refusal
+from chatsvc.wire.schema import Message
+
+log = Logger()
+
+EMPTY_MD5 = hashlib.md5(b"", usedforsecurity=False).hexdigest()
+MD5 = re.compile(r"[0-9A-Fa-f]{32}")
+#: Entries that a FETCHMSG or an ACKFETCH reads at a time.
+_PAGE = 100
+#: Bytes of a FETCHMSG answer around its messages.
+_ANSWER_FRAME = 128
+
+
+def checked_md5(md5: str) -> str:
+    """An MD5 as files are known by. Raises `Refusal` if it is none."""
+    if not MD5.fullmatch(md5):
+        raise Refusal("A filemd5 has 32 hexadecimal digits.")
+    return md5.lower()
+
+
+def _named(body: Raw) -> bytes:
+    """The body of SENDMSG's ERR: the client marks that message as failed."""
+    name = schema.message_name(body)
+    return b"null" if name is None else schema.encode(schema.MessageName(name))
+
+
+@request("SENDMSG", Message, checks_binding=True, payload=True, joins=("SENDMSG",), error_body=_named)
+async def send(call: Call, message: Message) -> schema.MessageName:
+    """Store a message in both mailboxes; who is online is told by the store."""
+    hub, name, target = call.hub, message.md5encoded, message.targetid
+    _check_message(call, message)
+    repeat = None
+    if message.timestamp is None:
+        message.timestamp = int(hub.clock.seconds() * 1000)
+    else:
+        repeat = keys.message_key(f"{target}:{message.timestamp}:{name}")
+    file = None
+    if message.filemd5 is not None:
+        stored = await _file_of(call, message.filemd5, repeat)
+        if stored is None:
+            return schema.MessageName(name)
+        file = (keys.message_key(name), stored.md5, stored.packed())
+    stored_form = await rendering.to_stored(message, hub.limits.inline_content, hub.blobs)
+    await hub.store.mail.append(Outgoing(call.user_id, target, call.device.id, repeat, *stored_form, file))
+    return schema.MessageName(name)
+
+
+def _check_message(call: Call, message: Message) -> None:
+    if message.userid != call.user_id:
+        raise Refusal("The userid of a message is that of the user who is logged in.")
+    if not 1 <= message.targetid < 2**63:
+        raise Refusal(errors.USER_NOT_FOUND)
+    if message.timestamp is not None and abs(message.timestamp) > schema.TIMESTAMP_MAX:
+        raise Refusal(f"A timestamp is in milliseconds, at most {schema.TIMESTAMP_MAX}.")
+    if len(message.md5encoded) > schema.MESSAGE_NAME_LENGTH:
+        raise Refusal(f"An md5encoded has at most {schema.MESSAGE_NAME_LENGTH} characters.")
+    if message.contenttype == "plaintext":
+        if message.filemd5 is not None:
+            raise Refusal("A message of type plaintext has no filemd5.")
+        if call.payload_length:
+            raise Refusal("A message of type plaintext takes no payload.")
+    elif message.filemd5 is not None:
+        checked_md5(message.filemd5)
+    elif message.contenttype == "file" or call.payload_length:
+        raise Refusal("A message with a file needs its filemd5.")
+
+
+async def _file_of(call: Call, filemd5: str, repeat: str | None) -> FileEntry | None:
+    """The file of a message, from its payload or from what the user may fetch already.
+
+    None if there is no such file but the message is a repeat: the first one stands.
+    """
+    hub, md5 = call.hub, checked_md5(filemd5)
+    refusal = Refusal(errors.FILE_NOT_FOUND)
+    if call.payload is not None:
+        blob = await _upload(call, md5)
+        refusal = Refusal("The MD5 of the payload is not the filemd5; nothing was stored.")
+    elif md5 == EMPTY_MD5:
+        blob = await hub.blobs.put(b"")
+    else:
+        known = await hub.store.files.by_md5(call.user_id, md5)
+        if known is not None:
+            return known
+        blob = None
+    if blob is not None:
+        return FileEntry(md5, blob.sha256, blob.size)
+    if repeat is not None and await hub.store.mail.is_repeat(call.user_id, repeat):
+        return None
+    raise refusal
+
+
+async def _upload(call: Call, md5: str) -> StoredBlob | None:
+    """Stream the payload to disk; None if it is not the file that was announced."""
+    assert call.payload is not None
+    upload = call.hub.blobs.upload()
+    try:
+        while data := await call.payload.read():
+            await upload.write(data)
+        return await upload.finish() if upload.md5 == md5 else None
+    finally:
+        await upload.abandon()
+
+
+@request("FETCHMSG", schema.FetchRange, checks_binding=True)
+async def fetch(call: Call, body: schema.FetchRange) -> AsyncGenerator[Part, None]:
+    """What this device has not acknowledged and did not send itself, in one or several answers."""
+    if body.limit is not None and body.limit < 1:
+        raise Refusal("A limit is 1 or more.")
+    return _parts(call, body.limit)
+
+
+async def _parts(call: Call, limit: int | None) -> AsyncGenerator[Part, None]:
+    session, reached = call.session, 0
+    session.hold()  # a push in between would come before older messages
+    try:
+        cursor, last = await _open(call)
+        start = cursor
+        if limit is not None and session.limit_position is not None:
+            start = max(cursor, session.limit_position)
+        session.limit_position = None
+        session.fetched = True
+        answer = _Answer(call, start, limit)
+        async for entry, message in _foreign(call, start, last):
+            if answer.is_full(message):
+                yield answer.part(more=True)
+                if limit is not None:
+                    session.limit_position = answer.end
+                    return
+                answer = _Answer(call, answer.end, limit)
+            answer.add(entry, message)
+        answer.end = last
+        yield answer.part(more=False)
+        reached = last
+        if limit is not None:
+            session.limit_position = last
+    finally:
+        session.release(reached)
+
+
+async def _open(call: Call) -> tuple[int, int]:
+    """The device's cursor and the mailbox's end; what this node knows of the device is brought up to it."""
+    device, mail = call.device, call.hub.store.mail
+    opened = await mail.open(call.user_id, device.id)
+    if opened is None:
+        raise Refusal(errors.NOT_LOGGED_IN)
+    cursor, last = opened
+    if cursor > last:
+        # A restored backup, or a failover: left alone it would hide new mail.
+        log.warn("A cursor beyond its mailbox's end is reset", user=call.user_id, device=device.id[:8])
+        await mail.reset_cursor(call.user_id, device.id, last)
+        cursor, device.delivery = last, None
+    if device.delivery is None:
+        device.delivery = Delivery(cursor)
+    device.delivery.moved(cursor)
+    return cursor, last
+
+
+async def _foreign(call: Call, after: int, last: int) -> AsyncGenerator[tuple[Entry, bytes], None]:
+    """The entries up to `last` that this device did not send, with their messages for this reader."""
+    hub, device, user_id = call.hub, call.device, call.user_id
+    dialect = call.session.outlet.dialect
+    while after < last:
+        entries = await hub.store.mail.read(user_id, after, _PAGE)
+        if not entries:
+            return
+        for entry in entries:
+            after = entry.position
+            if after > last:
+                return
+            if entry.origin == device.id:
+                continue
+            message = rendering.inline(entry, dialect)
+            if message is None:
+                message = await rendering.whole(entry, dialect, hub.blobs)
+            yield entry, message
+
+
+class _Answer:
+    """One answer of a FETCHMSG while it fills."""
+
+    def __init__(self, call: Call, start: int, limit: int | None) -> None:
+        limits = call.hub.limits
+        self._most = limits.answer_messages if limit is None else min(limit, limits.answer_messages)
+        self._room = limits.answer_bytes - _ANSWER_FRAME
+        self._start = start
+        self._messages: list[bytes] = []
+        self._newest: Entry | None = None
+        self.end = start
+
+    def is_full(self, message: bytes) -> bool:
+        """Whether this message must go into the next answer."""
+        return bool(self._messages) and (len(self._messages) >= self._most or len(message) >= self._room)
+
+    def add(self, entry: Entry, message: bytes) -> None:
+        """Put the next message in."""
+        self._messages.append(message)
+        self._room -= len(message) + 1
+        self._newest = entry
+        self.end = entry.position
+
+    def part(self, *, more: bool) -> Part:
+        """The answer, newest message first."""
+        body = b'{"messages":[%b],"more":%b}' % (
+            b",".join(reversed(self._messages)),
+            b"true" if more else b"false",
+        )
+        newest = None if self._newest is None else rendering.timestamp_of(self._newest)
+        return Part(body, self._start, self.end, newest)
+
+
+@request("ACKFETCH", schema.Ack, checks_binding=True, answers=False, joins=("FETCHMSG", "ACKFETCH"))
+async def acknowledge(call: Call, body: schema.Ack) -> None:
+    """Move the device's cursor over what was delivered, as far as the timestamp says."""
+    device, user_id = call.device, call.user_id
+    if not device.explicit:
+        device.explicit = True
+        await call.hub.store.devices.mark_explicit(device.id)
+    delivery = device.delivery
+    if delivery is None:
+        return
+    end = delivery.answer_end(body.timestamp)
+    if end is None:
+        end = await _end_by_message(call, user_id, delivery, body.timestamp)
+    if device.user_id == user_id and device.delivery is delivery:
+        call.hub.acknowledge(device, end)
+
+
+async def _end_by_message(call: Call, user_id: int, delivery: Delivery, timestamp: int) -> int:
+    """The oldest delivered message of exactly this time, or else what lies before the first later one.
+
+    The mailbox is read again rather than kept: a device may leave any number unacknowledged.
+    """
+    position, before_later = delivery.cursor, None
+    while position < delivery.delivered:
+        entries = await call.hub.store.mail.read(user_id, position, _PAGE)
+        for entry in entries:
+            if entry.position > delivery.delivered:
+                break
+            if entry.origin == call.device.id:
+                continue
+            found = rendering.timestamp_of(entry)
+            if found == timestamp:
+                return entry.position
+            if found > timestamp and before_later is None:
+                before_later = entry.before
+        if not entries:
+            break
+        position = entries[-1].position
+    return delivery.delivered if before_later is None else before_later

@@ -1,0 +1,106 @@
+"""A message between its two forms: as a client sends and reads it, and as the store holds it.
+
+It is validated once, when it comes in; from there on it is bytes, and only the few that a reader's
+dialect or their size demands are opened again.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+
+from chatsvc.blobs import Blobs
+from chatsvc.store.mail import Entry
+from chatsvc.wire.frames import Dialect, frame
+from chatsvc.wire.schema import Message, encode
+from chatsvc.wire.text import decoded, encoded
+
+_PUSH = b'{"response":"FORWARDMSG","status":"OK","info":null,"body":%b}'
+#: In a stored message whose content lies in a blob; no field before it can hold these bytes.
+_NO_CONTENT = b'"content":""'
+#: Flags of a stored message: its content must be wrapped for readers of base64; it lies in a blob.
+_WRAP, _BLOB = b"w", b"c"
+
+
+class _Timed(msgspec.Struct):
+    timestamp: int
+
+
+_timestamp = msgspec.json.Decoder(_Timed).decode
+_message = msgspec.json.Decoder(Message).decode
+
+
+class Stored(NamedTuple):
+    """A message as the store holds it."""
+
+    message: bytes
+    flags: bytes
+
+
+async def to_stored(message: Message, inline_limit: int, blobs: Blobs) -> Stored:
+    """The stored form; content over `inline_limit` characters goes to the blob directory.
+
+    `message` is used up: its content may be taken out.
+    """
+    flags = b"" if decoded(message.content) is not None else _WRAP
+    if len(message.content) > inline_limit:
+        blob = await blobs.put(encode(message.content))
+        flags += _BLOB + blob.sha256.encode()
+        message.content = ""
+    return Stored(encode(message), flags)
+
+
+def inline(entry: Entry, dialect: Dialect) -> bytes | None:
+    """The message for a reader of this dialect; None if its content lies in a blob."""
+    if not entry.flags:
+        return entry.message
+    if _BLOB in entry.flags:
+        return None
+    return _wrapped(entry.message) if dialect.wraps else entry.message
+
+
+async def whole(entry: Entry, dialect: Dialect, blobs: Blobs) -> bytes:
+    """The message for a reader of this dialect, wherever its content lies."""
+    message = entry.message
+    wrap, blob, sha256 = entry.flags.partition(_BLOB)
+    if blob:
+        content = await blobs.get(sha256.decode())
+        message = message.replace(_NO_CONTENT, b'"content":' + content, 1)
+    return _wrapped(message) if wrap and dialect.wraps else message
+
+
+def _wrapped(data: bytes) -> bytes:
+    message = _message(data)
+    message.content = encoded(message.content)
+    return encode(message)
+
+
+def timestamp_of(entry: Entry) -> int:
+    """The timestamp of a stored message, in ms."""
+    return _timestamp(entry.message).timestamp
+
+
+class Push:
+    """One FORWARDMSG on its way to any number of connections; built once a dialect."""
+
+    __slots__ = ("_frames", "entry")
+
+    def __init__(self, entry: Entry) -> None:
+        self.entry = entry
+        self._frames: dict[str, bytes] = {}
+
+    def frame(self, dialect: Dialect) -> bytes | None:
+        """The frame for a dialect; None if the message must be read from a blob first."""
+        found = self._frames.get(dialect.name)
+        if found is None:
+            message = inline(self.entry, dialect)
+            if message is None:
+                return None
+            found = self._frames[dialect.name] = push_frame(message, dialect)
+        return found
+
+
+def push_frame(message: bytes, dialect: Dialect) -> bytes:
+    """The FORWARDMSG frame of a message."""
+    return frame(dialect, _PUSH % message)

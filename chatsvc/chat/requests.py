@@ -1,0 +1,383 @@
+"""The closed table of requests, and the one runner: guard, validate, await, map the error, answer.
+
+What a request type means stands with its handler, in the modules beside this one; its shape in
+`chatsvc.wire.schema`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
+from errno import EDQUOT, ENOSPC
+from typing import Any, NamedTuple, Protocol
+
+from msgspec import Raw
+from twisted.logger import Logger
+
+from chatsvc.blobs import Download
+from chatsvc.chat.hub import Hub
+from chatsvc.chat.session import Device, Gone, Session
+from chatsvc.passwords import Busy
+from chatsvc.tasks import as_failure
+from chatsvc.wire import errors, schema
+from chatsvc.wire.errors import Refusal
+from chatsvc.wire.frames import RELEASED, Head, frame
+from chatsvc.wire.schema import BadEnvelope, envelope
+
+log = Logger()
+
+#: Bytes of a file that are read and queued at a time.
+CHUNK = 256 * 1024
+#: Seconds after an answer from which on a request other than FETCHMSG says that the answer was read:
+#: the released client sends several at its start without waiting.
+IMPLICIT_AFTER = 1.0
+
+
+class Payload(Protocol):
+    """The payload of a request, as it arrives."""
+
+    async def read(self) -> bytes:
+        """The next part; empty at the end. Raises `Gone`."""
+
+
+class Row(NamedTuple):
+    """A request type."""
+
+    kind: str
+    shape: type[Any]
+    handler: Callable[[Call, Any], Awaitable[Any]]
+    #: Needs a bound device.
+    login: bool
+    #: The handler's own script looks whether the binding holds; else the runner asks the store first.
+    checks_binding: bool
+    #: May have a payload.
+    payload: bool
+    #: The request types that may still be running when this one starts.
+    joins: frozenset[str]
+    #: False: there is no answer, ever.
+    answers: bool
+    #: The body of an ERR, from the request's.
+    error_body: Callable[[Raw], bytes]
+    #: A request without body that is answered after this one, unasked, on a `released` connection.
+    followed_by: str | None
+
+
+TABLE: dict[str, Row] = {}
+
+
+def request(
+    kind: str,
+    shape: type[Any],
+    *,
+    login: bool = True,
+    checks_binding: bool = False,
+    payload: bool = False,
+    joins: tuple[str, ...] = (),
+    answers: bool = True,
+    error_body: Callable[[Raw], bytes] = lambda body: b"null",
+    followed_by: str | None = None,
+) -> Callable[[Callable[[Call, Any], Awaitable[Any]]], Callable[[Call, Any], Awaitable[Any]]]:
+    """Put a handler into the table.
+
+    It is called with the `Call` and the body in its `shape`, and returns the answer's body: a struct of
+    `chatsvc.wire.schema`, JSON as bytes, None, a `FileAnswer`, or an iterator of `Part`. It raises
+    `Refusal` for an ERR.
+    """
+
+    def register(handler: Callable[[Call, Any], Awaitable[Any]]) -> Callable[[Call, Any], Awaitable[Any]]:
+        assert kind not in TABLE
+        TABLE[kind] = Row(
+            kind,
+            shape,
+            handler,
+            login,
+            checks_binding,
+            payload,
+            frozenset(joins),
+            answers,
+            error_body,
+            followed_by,
+        )
+        return handler
+
+    return register
+
+
+class FileAnswer(NamedTuple):
+    """An answer with a payload."""
+
+    body: schema.FileInfo
+    download: Download
+
+
+class Part(NamedTuple):
+    """One of several answers to a FETCHMSG: it delivers what lies between two positions."""
+
+    body: bytes
+    start: int
+    end: int
+    #: The timestamp of its first message, in ms; None if it has none.
+    newest: int | None
+
+
+class Call:
+    """One request under way: what a handler may know of it."""
+
+    __slots__ = (
+        "arrived",
+        "body",
+        "kind",
+        "payload",
+        "payload_length",
+        "problem",
+        "readable",
+        "row",
+        "session",
+        "tokenid",
+    )
+
+    def __init__(self, session: Session, head: Head, arrived: float | None) -> None:
+        """`arrived` is when its first byte came, in seconds, if nothing was outstanding then."""
+        self.session = session
+        self.arrived = arrived
+        self.payload: Payload | None = None
+        self.payload_length = head.payload_length
+        #: It is a request, whatever else is wrong with it.
+        self.readable = False
+        self.problem: str | None = None
+        self.tokenid: int | None = None
+        self.body = Raw(b"null")
+        kind = self._read(head.json)
+        self.row = TABLE.get(kind) if kind is not None else None
+        self.kind = "UNKNOWN" if self.row is None else self.row.kind
+        if self.row is None and self.problem is None:
+            self.problem = f"There is no such request type. There are {', '.join(sorted(TABLE))}."
+
+    def _read(self, json: bytes | None) -> str | None:
+        if json is None:
+            limit = self.session.hub.limits.json
+            self.problem = f"The JSON part of a request may have at most {limit} bytes."
+            return None
+        try:
+            envelope = schema.decode_request(json)
+        except BadEnvelope as bad:
+            self.problem = str(bad)
+            return bad.kind
+        self.readable = True
+        self.body, self.tokenid = envelope.body, envelope.tokenid
+        return envelope.request
+
+    @property
+    def hub(self) -> Hub:
+        """What all requests of this node share."""
+        return self.session.hub
+
+    @property
+    def device(self) -> Device:
+        """The device that the request came from."""
+        if self.session.device is None:
+            raise Gone
+        return self.session.device
+
+    @property
+    def user_id(self) -> int:
+        """The user to whom that device is bound."""
+        if self.device.user_id is None:
+            raise Refusal(errors.NOT_LOGGED_IN)  # the binding has just ended
+        return self.device.user_id
+
+    @property
+    def wraps(self) -> bool:
+        """Whether the reader needs names and contents in base64."""
+        return self.session.outlet.dialect.wraps
+
+    def may_start(self, running: Collection[str]) -> bool:
+        """Whether it may run beside requests of these types: only if they cannot change whose it is."""
+        if not running:
+            return True
+        device = self.session.device
+        return (
+            self.row is not None
+            and self.problem is None
+            and not self.payload_length
+            and self.row.joins.issuperset(running)
+            and device is not None
+            and self.tokenid in (None, device.token)
+        )
+
+
+class Closing(Exception):  # noqa: N818 - carries the last answer
+    """The connection is to be closed after this answer; what is left of the payload is not read."""
+
+    def __init__(self, answer: bytes) -> None:
+        super().__init__()
+        self.answer = answer
+
+
+async def perform(call: Call) -> bytes:
+    """Carry a request out; gives the frames that end its answer. Raises `Closing` or `Gone`."""
+    answer = await _perform(call)
+    if call.row is not None and call.row.followed_by is not None and call.session.outlet.dialect is RELEASED:
+        json = schema.encode({"request": call.row.followed_by})
+        answer += await _perform(Call(call.session, Head(json, 0), None))
+    return answer
+
+
+async def _perform(call: Call) -> bytes:
+    session, row = call.session, call.row
+    try:
+        _acknowledge_before(call)
+        if call.readable and not _settled(call):
+            await _identify(call)
+        if call.payload_length:
+            _admit_payload(call)
+        if call.problem is not None or row is None:
+            raise Refusal(call.problem)
+        if row.login:
+            await _guard(call, row)
+        result = await row.handler(call, schema.decode_body(call.body, row.shape))
+        await discard(call.payload)
+        if isinstance(result, AsyncGenerator):
+            return await _send_parts(call, result)
+    except (Gone, Closing):
+        raise
+    except Exception as error:
+        info = _info(call, error)
+        await discard(call.payload)
+        return _refusal(call, info)
+    if isinstance(result, FileAnswer):
+        return await _send_file(call, result)
+    if not row.answers:
+        return b""
+    body = result if isinstance(result, bytes) else schema.encode(result)
+    return frame(session.outlet.dialect, envelope(row.kind, body))
+
+
+async def discard(payload: Payload | None) -> None:
+    """Read what is left of a payload, and throw it away."""
+    while payload is not None and await payload.read():
+        pass
+
+
+def _acknowledge_before(call: Call) -> None:
+    """A later request of a device that knows no ACKFETCH says that what came before it was read."""
+    session, device = call.session, call.session.device
+    if call.arrived is None or device is None or device.explicit or call.kind == "ACKFETCH":
+        return
+    answered_at = session.ledger.answered_at
+    if not call.readable or answered_at is None:
+        return
+    if call.kind == "FETCHMSG" or call.arrived - answered_at >= IMPLICIT_AFTER:
+        call.hub.acknowledge(device, session.ledger.answered_position)
+
+
+def _settled(call: Call) -> bool:
+    """Whether it is known whose request this is, as it is for all but a connection's first."""
+    device = call.session.device
+    return (
+        device is not None
+        and call.tokenid in (None, device.token)
+        and call.session.position is not None
+        and call.hub.is_fresh(device)
+    )
+
+
+async def _identify(call: Call) -> None:
+    """Find the device of a request; a client without one is told its new TOKEN before the answer."""
+    session, hub = call.session, call.hub
+    device = session.device
+    if device is None or call.tokenid not in (None, device.token):
+        known = None
+        if call.tokenid is not None and 1 <= call.tokenid <= schema.TOKEN_MAX:
+            known = await hub.device(call.tokenid)
+        if known is not None:
+            device = hub.attach(session, known)
+        elif device is None:
+            device = hub.attach(session, await hub.new_device())
+            body = schema.encode(schema.Token(device.token))
+            session.outlet.send(frame(session.outlet.dialect, envelope("TOKEN", body)))
+            return
+    await hub.refresh(device)
+    if device.user_id is not None and session.position is None:
+        await hub.join(session)
+
+
+def _admit_payload(call: Call) -> None:
+    """Decide before the first byte of a payload is read whether it will be."""
+    device, limit = call.session.device, call.hub.limits.payload
+    if device is None or device.user_id is None:
+        raise Closing(_refusal(call, errors.NOT_LOGGED_IN))
+    if call.payload_length > limit:
+        raise Closing(_refusal(call, f"A payload may have at most {limit} bytes, not {call.payload_length}."))
+    if call.problem is None and call.row is not None and not call.row.payload:
+        raise Refusal(f"{call.kind} takes no payload.")
+
+
+async def _guard(call: Call, row: Row) -> None:
+    device, hub = call.device, call.hub
+    if device.user_id is not None and not row.checks_binding:
+        if await hub.store.devices.is_bound(device.id, device.user_id):
+            return
+        # Ended through another node; perhaps there is a new one already.
+        hub.unbound(device)
+        await hub.refresh(device)
+        if device.user_id is not None:
+            await hub.join(call.session)
+    if device.user_id is None:
+        raise Refusal(errors.NOT_LOGGED_IN)
+
+
+def _info(call: Call, error: Exception) -> str:
+    """What a client is told; whatever is not meant for clients is logged, and told as our fault."""
+    if isinstance(error, Refusal):
+        return error.info
+    if isinstance(error, Busy):
+        return errors.SERVER_BUSY
+    if isinstance(error, OSError) and error.errno in (ENOSPC, EDQUOT):
+        log.error("There is no room for files: {error}", error=error)
+        return errors.STORAGE_FULL
+    log.failure("{kind} failed", failure=as_failure(error), kind=call.kind)
+    return errors.INTERNAL
+
+
+def _refusal(call: Call, info: str) -> bytes:
+    if call.row is not None and not call.row.answers:
+        return b""
+    body = b"null" if call.row is None else call.row.error_body(call.body)
+    return frame(call.session.outlet.dialect, envelope(call.kind, body, info))
+
+
+async def _send_parts(call: Call, parts: AsyncGenerator[Part, None]) -> bytes:
+    """Send the answers of a FETCHMSG; each next one is made when the client has read most of the last."""
+    session, device = call.session, call.device
+    outlet = session.outlet
+    try:
+        async for part in parts:
+            outlet.send(frame(outlet.dialect, envelope(call.kind, part.body)))
+            if device.delivery is not None:
+                session.ledger.give(outlet.offset, device.delivery, part.start, part.end, part.newest)
+            await outlet.drained(call.hub.limits.send_buffer)
+    finally:
+        await parts.aclose()
+    return b""
+
+
+async def _send_file(call: Call, answer: FileAnswer) -> bytes:
+    """Send an answer and its payload in constant memory; nothing may come between."""
+    outlet, download = call.session.outlet, answer.download
+    call.session.hold()
+    try:
+        json = envelope(call.kind, schema.encode(answer.body))
+        outlet.send(frame(outlet.dialect, json, download.size))
+        while data := await download.read(CHUNK):
+            outlet.send(data)
+            await outlet.drained(CHUNK)
+    except Gone:
+        raise
+    except Exception as error:
+        log.failure("A file could not be sent to its end", failure=as_failure(error))
+        outlet.abort()
+        raise Gone from None
+    finally:
+        download.close()
+        call.session.release()
+    return b""

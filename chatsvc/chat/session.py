@@ -1,0 +1,213 @@
+"""One connection as the chat floor sees it: whose it is, and how far it follows that user's mailbox.
+
+What a request means is not here, nor are sockets: the connection is an `Outlet`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from chatsvc.chat import rendering
+from chatsvc.chat.delivery import Delivery, Ledger
+from chatsvc.chat.rendering import Push
+from chatsvc.store.link import Unavailable
+from chatsvc.store.mail import Entry
+from chatsvc.tasks import spawn
+from chatsvc.wire.frames import Dialect
+
+if TYPE_CHECKING:
+    from chatsvc.chat.hub import Hub
+
+#: Entries that catching up reads at a time.
+PAGE = 50
+
+
+class Gone(Exception):  # noqa: N818 - nobody is left to hear of it
+    """The connection ended."""
+
+
+class Outlet(Protocol):
+    """Where a session's bytes go; the network floor's side of it."""
+
+    #: How many bytes were given to `send` so far, and how many of them are written out.
+    offset: int
+    written: int
+
+    @property
+    def dialect(self) -> Dialect:
+        """The header form that the peer speaks."""
+
+    def send(self, data: bytes) -> None:
+        """Queue whole frames, or the next part of one."""
+
+    async def drained(self, below: int) -> None:
+        """Return once at most `below` bytes wait to be written; raises `Gone` when the peer is."""
+
+    def abort(self) -> None:
+        """Cut the connection: a frame that was begun cannot be finished."""
+
+
+class Device:
+    """A device that has connections to this node; they share what was delivered to it."""
+
+    __slots__ = ("delivery", "explicit", "id", "sessions", "token", "touched", "user_id")
+
+    def __init__(self, device_id: str, token: int, user_id: int | None, explicit: bool) -> None:
+        self.id = device_id
+        self.token = token
+        self.user_id = user_id
+        #: It has used ACKFETCH: it acknowledges in no other way.
+        self.explicit = explicit
+        #: None until it has asked for its messages.
+        self.delivery: Delivery | None = None
+        self.sessions: set[Session] = set()
+        #: When its time to live was last renewed, in seconds.
+        self.touched = 0.0
+
+
+class Session:
+    """One connection: its device, and how far pushing to it has come.
+
+    `position` is the last entry of the mailbox that was pushed here, or passed over. As long as each new
+    entry follows on it, entries go out as they are published; else the session is *behind*, and reads
+    the mailbox until it is not.
+    """
+
+    __slots__ = (
+        "_behind",
+        "_catching_up",
+        "_holds",
+        "closed",
+        "device",
+        "fetched",
+        "hub",
+        "ledger",
+        "limit_position",
+        "outlet",
+        "position",
+        "user_id",
+    )
+
+    def __init__(self, hub: Hub, outlet: Outlet) -> None:
+        self.hub = hub
+        self.outlet = outlet
+        self.closed = False
+        self.device: Device | None = None
+        #: The user whose mailbox it follows; None until it has joined.
+        self.user_id: int | None = None
+        #: A FETCHMSG was answered here since the device was bound: what is pushed now is delivered.
+        self.fetched = False
+        #: Where the next FETCHMSG with a limit continues.
+        self.limit_position: int | None = None
+        self.ledger = Ledger()
+        self.position: int | None = None
+        self._behind = False
+        self._catching_up = False
+        self._holds = 0
+
+    def close(self) -> None:
+        """The connection has ended."""
+        self.closed = True
+        self.hub.detach(self)
+
+    def peer_closed(self, arrived: int) -> None:
+        """The peer closed its side in order, when it had what was sent up to the offset `arrived`.
+
+        That acknowledges what was delivered so far, for a device that knows no better way.
+        """
+        if self.device is not None and not self.device.explicit:
+            self.hub.acknowledge(self.device, self.ledger.reached_peer(arrived))
+
+    def restart(self) -> None:
+        """Forget what belongs to the binding that ended."""
+        self.user_id = None
+        self.position = None
+        self.fetched = False
+        self.limit_position = None
+        self._behind = False
+        self.ledger.reset()
+
+    # Pushing.
+
+    def follow(self, user_id: int, position: int) -> None:
+        """Push what comes after `position` in this user's mailbox."""
+        self.user_id = user_id
+        self.position = position
+
+    def hold(self) -> None:
+        """Push nothing until `release`: something is being written that a push must not come before."""
+        self._holds += 1
+
+    def release(self, position: int = 0) -> None:
+        """End a `hold`; `position` is how far what was written reaches."""
+        self._holds -= 1
+        if self.position is not None:
+            self.position = max(self.position, position)
+            if not self._holds and (self._behind or self.position < self.hub.last(self.user_id)):
+                self.fall_behind()
+
+    def offer(self, push: Push) -> None:
+        """An entry was published: push it, if it is the next one and the client keeps up."""
+        entry = push.entry
+        if self.position is None or entry.position <= self.position:
+            return
+        if self._holds or self._behind or entry.before > self.position:
+            self.fall_behind()
+            return
+        frame = push.frame(self.outlet.dialect)
+        if frame is None or self.outlet.offset - self.outlet.written > self.hub.limits.send_buffer:
+            self.fall_behind()
+            return
+        self._pass(entry, frame)
+
+    def fall_behind(self) -> None:
+        """Something is in the mailbox that was not pushed: read it from there."""
+        self._behind = True
+        if not self._catching_up and not self._holds:
+            self._catching_up = True
+            spawn(self._catch_up(), "catching up")
+
+    def _pass(self, entry: Entry, frame: bytes) -> None:
+        assert self.position is not None
+        assert self.device is not None
+        before, self.position = self.position, entry.position
+        if entry.origin != self.device.id:
+            self.outlet.send(frame)
+        if self.fetched and self.device.delivery is not None:
+            self.ledger.give(self.outlet.offset, self.device.delivery, before, entry.position)
+
+    async def _catch_up(self) -> None:
+        try:
+            while self._behind and not self._holds:
+                try:
+                    await self._catch_up_a_page()
+                except Unavailable:
+                    await self.hub.pause(1.0)
+        except Gone:
+            pass
+        finally:
+            self._catching_up = False
+
+    async def _catch_up_a_page(self) -> None:
+        hub, outlet = self.hub, self.outlet
+        await outlet.drained(hub.limits.send_buffer // 2)
+        user_id, position = self.user_id, self.position
+        if user_id is None or position is None:
+            self._behind = False
+            return
+        entries = await hub.store.mail.read(user_id, position, PAGE)
+        if not entries and self.position == position:
+            # Nothing more, though more was published: it was trimmed meanwhile.
+            self.position = max(position, hub.last(user_id))
+        for entry in entries:
+            message = rendering.inline(entry, outlet.dialect)
+            if message is None:
+                message = await rendering.whole(entry, outlet.dialect, hub.blobs)
+            if self.user_id != user_id or self._holds or self.position is None:
+                return
+            if entry.position > self.position:
+                self._pass(entry, rendering.push_frame(message, outlet.dialect))
+            if outlet.offset - outlet.written > hub.limits.send_buffer:
+                return
+        if self.position is not None and self.position >= hub.last(self.user_id):
+            self._behind = False

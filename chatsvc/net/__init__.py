@@ -1,0 +1,1 @@
+"""The network floor: bytes in and out, order, back-pressure, time-outs. No chat rule."""

@@ -1,0 +1,68 @@
+"""The memory that unfinished requests of all connections of a node may hold together.
+
+A frame's JSON must be whole before it can be read, so a thousand peers that send sixteen megabytes
+each, slowly, would fill the machine. Over the limit, reading pauses, the largest first.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from chatsvc.wire.limits import KIB, Limits
+
+#: What a connection may hold without being counted, in bytes; it is never paused for that.
+UNCOUNTED = 64 * KIB
+
+
+class Reader(Protocol):
+    """A connection, as far as the budget goes."""
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether its device is bound to a user."""
+
+    def pause_for_budget(self, paused: bool) -> None:
+        """Stop reading, or go on."""
+
+
+class Budget:
+    """Who holds how much, and who is paused for it."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._held: dict[Reader, int] = {}
+        self._paused: set[Reader] = set()
+
+    def update(self, reader: Reader, unfinished: int) -> None:
+        """A connection holds this many bytes of an unfinished request now."""
+        if unfinished > UNCOUNTED:
+            self._held[reader] = unfinished
+        elif self._held.pop(reader, None) is None:
+            return
+        elif reader in self._paused:
+            self._resume(reader)
+        self._balance()
+
+    def _balance(self) -> None:
+        unbound = [reader for reader in self._held if not reader.is_bound]
+        held = sum(self._held[reader] for reader in unbound)
+        if held > self._limits.unfinished_unbound:
+            self._pause_largest(unbound)
+        elif sum(self._held.values()) > self._limits.unfinished:
+            self._pause_largest(list(self._held))
+        elif self._paused:
+            self._resume(min(self._paused, key=self._size))
+
+    def _pause_largest(self, readers: list[Reader]) -> None:
+        reading = [reader for reader in readers if reader not in self._paused]
+        if reading:
+            largest = max(reading, key=self._size)
+            self._paused.add(largest)
+            largest.pause_for_budget(True)
+
+    def _resume(self, reader: Reader) -> None:
+        self._paused.discard(reader)
+        reader.pause_for_budget(False)
+
+    def _size(self, reader: Reader) -> int:
+        return self._held.get(reader, 0)

@@ -1,0 +1,329 @@
+"""One client connection: frames in, requests in order, answers in order, and when reading must wait."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from chatsvc.chat.requests import Call, Closing, perform
+from chatsvc.chat.session import Gone, Session
+from chatsvc.net.outbox import Outbox
+from chatsvc.tasks import Pending, as_failure, run
+from chatsvc.wire.errors import Violation
+from chatsvc.wire.frames import FrameReader, frame
+from chatsvc.wire.schema import envelope
+
+if TYPE_CHECKING:
+    from chatsvc.net.server import Server
+
+log = Logger()
+
+#: Payload bytes held while a request is busy with what came before.
+_PAYLOAD_HELD = 256 * 1024
+#: What a peer may still send, in bytes, and how long it may take, in seconds, after its last answer.
+#: Closing at once would reset the connection, and the answer might never be read.
+_LINGER_BYTES = 16 * 1024 * 1024
+LINGER = 5.0
+
+
+class _Slot:
+    """A place in the order of the answers."""
+
+    __slots__ = ("answer", "closes", "kind")
+
+    def __init__(self, kind: str, answer: bytes | None = None, *, closes: bool = False) -> None:
+        self.kind = kind
+        self.answer = answer
+        self.closes = closes
+
+
+class _Payload:
+    """The payload of the request that is being read."""
+
+    __slots__ = ("_connection", "waiting")
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.waiting: Pending[None] | None = None
+
+    async def read(self) -> bytes:
+        """The next part; empty at the end. Raises `Gone` if it will never come."""
+        reader = self._connection.reader
+        while True:
+            data = reader.read_payload()
+            self._connection.regulate()
+            if data or not reader.payload_left:
+                return data
+            if self._connection.ended:
+                raise Gone
+            self.waiting = Pending()
+            await self.waiting
+
+    def wake(self) -> None:
+        """Something has changed."""
+        waiting, self.waiting = self.waiting, None
+        if waiting is not None:
+            waiting.succeed(None)
+
+
+@implementer(IHalfCloseableProtocol)
+class Connection(Protocol):
+    """The server's side of a client connection."""
+
+    transport: Any
+
+    def __init__(self, server: Server, address: str) -> None:
+        self._server = server
+        self._clock = server.clock
+        self._limits = server.limits
+        self.address = address
+        self.reader = FrameReader(server.limits)
+        self._running: deque[_Slot] = deque()
+        self._kinds: dict[str, int] = {}
+        self._next: Call | None = None  # it is read, but may not start yet
+        self._payload: _Payload | None = None
+        self._advancing = False
+        self._reading = True
+        self._over_budget = False
+        self._began: float | None = None
+        self._lingered: int | None = None
+        self._half_closed = False
+        #: No request is begun any more: the stream is broken, or the server stops.
+        self._no_more = False
+        #: Whether the server counts it as a connection without a bound device.
+        self.counted = False
+        #: The peer sends nothing more.
+        self.ended = False
+        self.received_at = self.requested_at = server.clock.seconds()
+        #: When to cut the connection whatever happens, once it is being closed.
+        self.cut_at: float | None = None
+        #: What the last sweep saw of the writing, and when it saw it change.
+        self.progress = (-1, 0)
+        self.progress_at = 0.0
+
+    # What Twisted tells.
+
+    def connectionMade(self) -> None:
+        for option in ("setTcpNoDelay", "setTcpKeepAlive"):
+            if hasattr(self.transport, option):  # a UNIX socket has neither
+                getattr(self.transport, option)(True)
+        self.outbox = Outbox(self.transport, self._clock, self._written)
+        self.session = Session(self._server.hub, self.outbox)
+        self.outbox.attach()
+        self._server.opened(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._lingered is not None:
+            self._lingered += len(data)
+            if self._lingered > _LINGER_BYTES:
+                self.transport.pauseProducing()
+            return
+        self.received_at = self._clock.seconds()
+        if self.reader.at_boundary:
+            quiet = not self._running and self._next is None
+            self._began = self.received_at if quiet else None
+        self.reader.receive(data)
+        if self._payload is not None:
+            self._payload.wake()
+        self._advance()
+        self._server.budget.update(self, self.reader.unfinished)
+
+    def readConnectionLost(self) -> None:
+        """The peer has closed its sending half: answer what it sent, then close."""
+        self.ended = True
+        self.session.peer_closed(self.outbox.reached_peer())
+        if self._payload is not None:
+            self._payload.wake()
+        self._advance()
+
+    def writeConnectionLost(self) -> None:
+        """The peer reads no more."""
+        self.transport.abortConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.ended = True
+        self.outbox.lost()
+        if self._payload is not None:
+            self._payload.wake()
+        self._server.closed(self)
+        self.session.close()
+
+    # Requests.
+
+    def _advance(self) -> None:
+        """Start what may be started of what has arrived."""
+        if self._advancing:
+            return
+        self._advancing = True
+        try:
+            while self._has_room():
+                call = self._next or self._read_call()
+                if call is None:
+                    break
+                if not call.may_start(self._kinds):
+                    self._next = call
+                    break
+                self._next = None
+                self._start(call)
+        except Violation as violation:
+            self._no_more = True
+            json = envelope("UNKNOWN", info=str(violation))
+            self._add(_Slot("UNKNOWN", frame(self.outbox.dialect, json), closes=True))
+            self._answer()
+        finally:
+            self._advancing = False
+        self.regulate()
+        if self.ended and not self._running and self._next is None:
+            self.close()
+
+    def _has_room(self) -> bool:
+        return len(self._running) < self._limits.read_ahead and self.outbox.queued <= self._limits.send_buffer
+
+    def _read_call(self) -> Call | None:
+        if self._no_more:
+            return None
+        try:
+            head = self.reader.next_head()
+        finally:
+            if self.reader.dialect is not None:
+                self.outbox.dialect = self.reader.dialect
+        if head is None:
+            return None
+        arrived, self._began = self._began, None
+        self.requested_at = self.received_at
+        return Call(self.session, head, arrived)
+
+    def _add(self, slot: _Slot) -> None:
+        self._running.append(slot)
+        self._kinds[slot.kind] = self._kinds.get(slot.kind, 0) + 1
+
+    def _start(self, call: Call) -> None:
+        slot = _Slot(call.kind)
+        self._add(slot)
+        if call.payload_length:
+            call.payload = self._payload = _Payload(self)
+
+        def done(answer: bytes) -> None:
+            slot.answer = answer
+            self._answer()
+
+        def failed(error: Exception) -> None:
+            slot.answer = b""
+            if isinstance(error, Closing):
+                slot.answer, slot.closes = error.answer, True
+            elif not isinstance(error, Gone):
+                log.failure("A request could not be answered", failure=as_failure(error))
+                self.outbox.abort()
+            self._answer()
+
+        run(perform(call), done, failed)
+
+    def _answer(self) -> None:
+        """Send the answers that are ready, in the order of the requests."""
+        running, outbox = self._running, self.outbox
+        while running and running[0].answer is not None:
+            slot = running.popleft()
+            assert slot.answer is not None
+            left = self._kinds[slot.kind] - 1
+            if left:
+                self._kinds[slot.kind] = left
+            else:
+                del self._kinds[slot.kind]
+            outbox.send(slot.answer)
+            self.session.ledger.answer(outbox.offset)
+            if slot.closes:
+                self._linger()
+                return
+        if outbox.written == outbox.offset:
+            self._written()
+        self._server.used(self)
+        self._advance()
+
+    def _written(self) -> None:
+        self.session.ledger.written(self.outbox.written, self._clock.seconds())
+        if self._lingered is not None:
+            self._half_close()
+        elif self._next is not None or not self._reading:
+            self._advance()
+        if self.cut_at is not None and not self.outbox.queued:
+            self.outbox.detach()
+
+    # Reading and closing.
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether the connection's device is bound to a user."""
+        device = self.session.device
+        return device is not None and device.user_id is not None
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is being answered."""
+        return bool(self._running) or self._next is not None
+
+    @property
+    def stalls(self) -> bool:
+        """Whether a frame is unfinished, and it is the peer's turn."""
+        return not self.reader.at_boundary and (self._reading or self._over_budget)
+
+    def pause_for_budget(self, paused: bool) -> None:
+        """Stop reading, or go on, for the sake of all connections' memory."""
+        self._over_budget = paused
+        self.regulate()
+
+    def regulate(self) -> None:
+        """Read on only if there is room for what comes."""
+        if self._lingered is not None or self.ended:
+            return
+        blocked = self._no_more or self._next is not None or not self._has_room()
+        full = bool(self.reader.payload_left) and self.reader.buffered >= _PAYLOAD_HELD
+        reading = not (blocked or full or self._over_budget)
+        if reading != self._reading:
+            self._reading = reading
+            if reading:
+                self.transport.resumeProducing()
+            else:
+                self.transport.pauseProducing()
+
+    def refuse_more(self) -> None:
+        """Begin no further request: the server stops."""
+        self._no_more = True
+        self.regulate()
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether all that was begun is answered, and has arrived."""
+        return not self.busy and not self.outbox.queued and not self.outbox.in_kernel()
+
+    def _linger(self) -> None:
+        """Close after the last answer so that the peer can read it."""
+        self._lingered, self._no_more, self._next = 0, True, None
+        self.cut_at = self._clock.seconds() + LINGER
+        if not self._reading:
+            self._reading = True
+            self.transport.resumeProducing()
+        self._half_close()
+
+    def _half_close(self) -> None:
+        if self.outbox.queued or self._half_closed:
+            return
+        self._half_closed = True
+        self.outbox.detach()
+        if hasattr(self.transport, "loseWriteConnection") and not self.ended:
+            self.transport.loseWriteConnection()
+        else:
+            self.transport.loseConnection()
+
+    def close(self) -> None:
+        """Close once all that was answered is written out."""
+        if self.cut_at is None:
+            self.cut_at = self._clock.seconds() + max(LINGER, self._limits.send_timeout)
+        if not self.outbox.queued:
+            self.outbox.detach()
+        self.transport.loseConnection()

@@ -1,0 +1,132 @@
+"""All client connections of one node: accepting, the sweeping timer, and the orderly end."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import Factory
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+from chatsvc.chat import files, messages, people  # noqa: F401 - they fill the table of requests
+from chatsvc.chat.hub import Hub
+from chatsvc.net.budget import Budget
+from chatsvc.net.connection import Connection
+
+log = Logger()
+
+#: Seconds between two looks at all connections: they have no timers of their own.
+SWEEP = 1.0
+#: Seconds that requests under way get to be answered when the server stops.
+DRAIN = 10.0
+
+
+class Server(Factory):
+    """Makes a `Connection` of each client, and looks after all of them."""
+
+    noisy = False
+
+    def __init__(self, hub: Hub) -> None:
+        self.hub = hub
+        self.clock = hub.clock
+        self.limits = hub.limits
+        self.budget = Budget(hub.limits)
+        self.connections: set[Connection] = set()
+        #: Connections without a bound device, by address, the longest idle first.
+        self._unbound: dict[str, OrderedDict[Connection, None]] = {}
+        self._sweeper = LoopingCall(self._sweep)
+        self._sweeper.clock = hub.clock  # type: ignore[assignment]  # a Clock will do
+
+    def start(self) -> None:
+        """Begin to look after the connections."""
+        self._sweeper.start(SWEEP, now=False).addErrback(
+            lambda failure: log.failure("The sweep of connections stopped", failure=failure)
+        )
+
+    async def stop(self) -> None:
+        """Let what is under way be answered, then reset all connections.
+
+        Reset and not closed: the released client reconnects after an error only.
+        """
+        deadline = self.clock.seconds() + DRAIN
+        for connection in list(self.connections):
+            connection.refuse_more()
+        while self.clock.seconds() < deadline and any(not c.is_quiet for c in self.connections):
+            await self.hub.pause(0.05)
+        if self._sweeper.running:
+            self._sweeper.stop()
+        for connection in list(self.connections):
+            connection.outbox.abort()
+        while self.connections and self.clock.seconds() < deadline + 1:
+            await self.hub.pause(0.01)
+
+    def buildProtocol(self, addr: IAddress | None) -> Connection:
+        return Connection(self, str(getattr(addr, "host", "")))
+
+    # What connections tell.
+
+    def opened(self, connection: Connection) -> None:
+        """A client has connected."""
+        self.connections.add(connection)
+        self.used(connection)
+
+    def closed(self, connection: Connection) -> None:
+        """A client is gone."""
+        self.connections.discard(connection)
+        self.budget.update(connection, 0)
+        self._forget_unbound(connection)
+
+    def used(self, connection: Connection) -> None:
+        """A request was answered: the connection is the least idle of its address."""
+        if connection.is_bound:
+            if connection.counted:
+                self._forget_unbound(connection)
+            return
+        if not connection.address:
+            return  # a UNIX socket has no address
+        connection.counted = True
+        same = self._unbound.setdefault(connection.address, OrderedDict())
+        same[connection] = None
+        same.move_to_end(connection)
+        if len(same) > self.limits.unbound_per_address:
+            idle = next((other for other in same if not other.busy), None)
+            if idle is not None:
+                self._forget_unbound(idle)
+                idle.close()
+
+    def _forget_unbound(self, connection: Connection) -> None:
+        connection.counted = False
+        same = self._unbound.get(connection.address)
+        if same is not None:
+            same.pop(connection, None)
+            if not same:
+                del self._unbound[connection.address]
+
+    # The timer.
+
+    def _sweep(self) -> None:
+        now = self.clock.seconds()
+        for connection in list(self.connections):
+            self._look(connection, now)
+
+    def _look(self, connection: Connection, now: float) -> None:
+        limits = self.limits
+        if connection.cut_at is not None:
+            if now >= connection.cut_at:
+                connection.outbox.abort()
+        elif connection.stalls and now - connection.received_at > limits.frame_timeout:
+            connection.close()
+        elif connection.outbox.queued:
+            progress = (connection.outbox.written, connection.outbox.in_kernel())
+            if progress != connection.progress:
+                connection.progress, connection.progress_at = progress, now
+            elif now - connection.progress_at > limits.send_timeout:
+                log.info("A client that does not read is cut off", address=connection.address)
+                connection.outbox.abort()
+        elif connection.is_bound or connection.busy:
+            return
+        elif now - connection.requested_at > limits.unbound_idle:
+            connection.close()
+        elif not connection.counted:
+            self.used(connection)  # its binding ended elsewhere

@@ -1,0 +1,108 @@
+"""Passwords: hashing and checking with bcrypt, in a small thread pool of its own with a bounded queue.
+
+Which passwords are allowed, and where their hashes are kept, is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+from base64 import b64encode
+from collections.abc import Callable
+from hashlib import sha256
+from typing import Any, TypeVar
+
+import bcrypt
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorFromThreads
+from twisted.internet.threads import deferToThreadPool
+from twisted.python.threadpool import ThreadPool
+
+T = TypeVar("T")
+
+#: The characters of a bcrypt hash after its salt.
+_DIGEST_LENGTH = 31
+
+
+class Busy(Exception):  # noqa: N818 - it is an answer, not a fault
+    """No room for another password now; nothing was computed, trying again later may succeed."""
+
+
+class Passwords:
+    """Hashes and checks passwords off the reactor thread (``docs/architecture.md``).
+
+    A call waits for its turn until `start`, and gets `Busy` from `stop` on.
+    """
+
+    def __init__(self, cost: int, threads: int | None, queue: int, reactor: IReactorFromThreads) -> None:
+        """Take bcrypt's `cost` (4 to 31, each step doubles the time), the number of `threads` (None:
+        one fewer than cores, at least one) and how many calls, running and waiting, the `queue` admits.
+
+        Raises ValueError for a cost that bcrypt does not know.
+        """
+        self._cost = cost
+        self._queue = queue
+        self._reactor = reactor
+        if threads is None:
+            threads = max(1, (os.cpu_count() or 1) - 1)
+        self._threads = ThreadPool(0, threads, "passwords")
+        self._calls: set[Deferred[Any]] = set()
+        self._stopped = False
+        # Well formed, but made from no password: checking against it is the same work, at no cost here.
+        self._nobody = bcrypt.gensalt(cost) + b"." * _DIGEST_LENGTH
+
+    def start(self) -> None:
+        """Let the threads work."""
+        self._threads.start()
+
+    def stop(self) -> None:
+        """Fail every call that is not done with `Busy`, and end the threads.
+
+        Waits for the hashes that are being computed, at most one a thread: bcrypt cannot be interrupted.
+        """
+        if self._stopped:
+            return
+        self._stopped = True
+        # Now, not by way of the threads: when the reactor is ending it no longer hears from them.
+        for call in list(self._calls):
+            call.cancel()
+        self._threads.stop()
+
+    async def hash(self, password: str) -> bytes:
+        """The bcrypt hash to store for `password`, of which every byte counts. Raises `Busy`."""
+        return await self._in_thread(lambda: bcrypt.hashpw(_secret(password), bcrypt.gensalt(self._cost)))
+
+    async def verify(self, password: str, stored: bytes | None) -> bool:
+        """Whether `password` is the one that was `stored` (what `hash` gave); False for None.
+
+        None stands for an unknown user and costs the same time, so that nobody learns from an answer's
+        delay who has an account (``docs/protocol.md`` section 5, LOGIN). Raises `Busy`, and ValueError
+        for a stored value that is no bcrypt hash.
+        """
+        expected = self._nobody if stored is None else stored
+        matches = await self._in_thread(lambda: bcrypt.checkpw(_secret(password), expected))
+        return matches and stored is not None
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        if self._stopped:
+            raise Busy("No password is checked any more: the server is shutting down.")
+        if len(self._calls) >= self._queue:
+            raise Busy(f"At most {self._queue} passwords are checked or wait for it at a time.")
+
+        def unless_stopped() -> T:
+            if self._stopped:
+                raise CancelledError  # `stop` has told the waiter
+            return work()
+
+        call = deferToThreadPool(self._reactor, self._threads, unless_stopped)
+        self._calls.add(call)
+        try:
+            return await call
+        except CancelledError:
+            raise Busy("The password was not checked: the server is shutting down.") from None
+        finally:
+            self._calls.discard(call)
+
+
+def _secret(password: str) -> bytes:
+    # bcrypt takes at most 72 bytes and ends at a NUL; these are 44 bytes without one.
+    return b64encode(sha256(password.encode()).digest())

@@ -1,0 +1,168 @@
+"""The address of a Redis-protocol server, from the text that an operator writes to its parts.
+
+Nothing is connected here, and no message or log form made here holds a password.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from ipaddress import IPv6Address
+from typing import Any, Literal, NamedTuple
+from urllib.parse import quote, unquote_to_bytes
+
+import msgspec
+
+DEFAULT_PORT = 6379
+#: The index of a database travels as a signed 32-bit number.
+DATABASE_MAX = 2**31 - 1
+
+_BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_PLACE = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9._-]+))(?::(?P<port>[^:]*))?")
+_DIGITS = re.compile(r"[0-9]{1,10}")
+
+
+class StoreUrl(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a store listens and how to log in there (``docs/architecture.md``).
+
+    A ``tcp`` address has `host` and `port`, a ``unix`` one has `path`. `tls` means TLS with the
+    server's certificate verified. None for `username` or `password` means that none was given.
+    """
+
+    kind: Literal["tcp", "unix"]
+    host: str = ""
+    port: int = DEFAULT_PORT
+    path: str = ""
+    tls: bool = False
+    username: str | None = None
+    password: str | None = None
+    db: int = 0
+
+    @property
+    def safe(self) -> str:
+        """The address for logs and messages: as it was written, with ``***`` for the password."""
+        user = quote(self.username or "", safe="")
+        login = f"{user}{':***' if self.password is not None else ''}"
+        at = f"{login}@" if login else ""
+        if self.kind == "unix":
+            return f"unix://{at}{quote(self.path)}?db={self.db}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'rediss' if self.tls else 'redis'}://{at}{host}:{self.port}/{self.db}"
+
+    def __repr__(self) -> str:
+        return f"StoreUrl({self.safe!r})"
+
+
+class Scheme(NamedTuple):
+    """A row of `SCHEMES`: how the text after ``scheme://`` is written and read."""
+
+    form: str
+    read: Callable[[str], dict[str, Any]]
+    fixed: dict[str, Any]
+
+
+def parse(text: str) -> StoreUrl:
+    """The parts of `text`; the forms are those of `SCHEMES`.
+
+    User, password and path are percent-decoded. Raises `ValueError` with sentences that say what is
+    wrong and what is allowed; they never quote `text`, as a part of a password may stand anywhere in it.
+    """
+    name, separator, rest = text.partition("://")
+    scheme = SCHEMES.get(name.lower()) if separator else None
+    if scheme is None:
+        forms = ", ".join(row.form for row in SCHEMES.values())
+        raise ValueError(f"The address of a store has one of these forms: {forms}.")
+    try:
+        parts = scheme.read(rest)
+    except _Wrong as wrong:
+        raise ValueError(f"{wrong} The form is {scheme.form}.") from None
+    return StoreUrl(**scheme.fixed, **parts)
+
+
+class _Wrong(Exception):  # noqa: N818 - a sentence on its way to `parse`
+    pass
+
+
+def _read_tcp(rest: str) -> dict[str, Any]:
+    if "?" in rest or "#" in rest:
+        raise _Wrong("A '?' or '#' is only allowed percent-encoded, in the user or the password.")
+    authority, _, database = rest.partition("/")
+    if "@" in database:
+        raise _Wrong("A '/' in the user or the password has to be percent-encoded, as %2F.")
+    login, _, place = authority.rpartition("@")
+    matched = _PLACE.fullmatch(place)
+    if matched is None or (matched["v6"] and not _is_ipv6(matched["v6"])):
+        raise _Wrong(
+            "The host has to be a name or an IPv4 address, of letters, digits, '.', '-' and '_', "
+            "or an IPv6 address in brackets."
+        )
+    port = matched["port"]
+    return {
+        "host": matched["v6"] or matched["host"],
+        "port": _number(port, "port", 1, 65535) if port is not None else DEFAULT_PORT,
+        "db": _number(database, "database", 0, DATABASE_MAX) if database else 0,
+        **_read_login(login),
+    }
+
+
+def _read_unix(rest: str) -> dict[str, Any]:
+    authority, slash, tail = rest.partition("/")
+    login, at, beyond = authority.rpartition("@")
+    if not slash or beyond or (authority and not at):
+        raise _Wrong(
+            "The path has to be absolute: only a user and a password, ended by '@', may stand before its '/'."
+        )
+    path, mark, query = tail.partition("?")
+    key, _, database = query.partition("=")
+    if mark and key != "db":
+        raise _Wrong("After '?' only db=N is allowed; a '?' in the path has to be percent-encoded, as %3F.")
+    decoded = _decode(f"/{path}", "path")
+    if decoded.endswith("/") or "\0" in decoded:
+        raise _Wrong("The path has to be that of a socket: it cannot end in '/' or hold a zero byte.")
+    return {
+        "path": decoded,
+        "db": _number(database, "database", 0, DATABASE_MAX) if mark else 0,
+        **_read_login(login),
+    }
+
+
+def _read_login(login: str) -> dict[str, Any]:
+    if "@" in login:
+        raise _Wrong("An '@' in the user or the password has to be percent-encoded, as %40.")
+    user, _, password = login.partition(":")
+    return {
+        "username": _decode(user, "user") or None,
+        "password": _decode(password, "password") or None,
+    }
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        IPv6Address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _decode(text: str, what: str) -> str:
+    if _BROKEN_ESCAPE.search(text):
+        raise _Wrong(f"A '%' in the {what} has to be written %25, or be followed by two hexadecimal digits.")
+    try:
+        return unquote_to_bytes(text).decode()
+    except UnicodeError:
+        raise _Wrong(f"The percent-encoded bytes of the {what} have to be UTF-8.") from None
+
+
+def _number(text: str, what: str, least: int, most: int) -> int:
+    if not (_DIGITS.fullmatch(text) and least <= int(text) <= most):
+        raise _Wrong(f"The {what} has to be a whole number from {least} to {most}.")
+    return int(text)
+
+
+_TCP_FORM = "[[user][:password]@]host[:port][/db]"
+#: The rows that `parse` knows: another way to reach a store is another row.
+SCHEMES = {
+    "redis": Scheme(f"redis://{_TCP_FORM}", _read_tcp, {"kind": "tcp"}),
+    "rediss": Scheme(f"rediss://{_TCP_FORM}", _read_tcp, {"kind": "tcp", "tls": True}),
+    "unix": Scheme("unix://[[user][:password]@]/path/to/socket[?db=N]", _read_unix, {"kind": "unix"}),
+}
