@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from twisted.logger import LogEvent, LogLevel, globalLogPublisher
+
+from tests.service import Service
 
 
 @pytest.fixture(autouse=True)
@@ -18,8 +21,46 @@ def no_unhandled_failure(request: pytest.FixtureRequest) -> Iterator[list[LogEve
         if event.get("log_level") is LogLevel.critical or "log_failure" in event:
             failures.append(event)
 
-    globalLogPublisher.addObserver(observe)
+    globalLogPublisher.addObserver(observe)  # type: ignore[arg-type]
     yield failures
     gc.collect()  # a Deferred says that nobody handled its failure when it is collected
-    globalLogPublisher.removeObserver(observe)
+    globalLogPublisher.removeObserver(observe)  # type: ignore[arg-type]
     assert not failures, [str(event.get("log_failure", event)) for event in failures]
+
+
+@pytest.fixture(scope="session")
+def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """The server behind the `server` fixture."""
+    service = Service(tmp_path_factory.mktemp("server"), "--unbound-per-address", "100000")
+    try:
+        yield service.start()
+        assert "Traceback" not in service.log(), service.log()
+    finally:
+        service.end()
+
+
+@pytest.fixture
+def server(shared_server: Service) -> Iterator[Service]:
+    """One server for all tests that only talk to it; each registers users of its own."""
+    yield shared_server
+    shared_server.hang_up()
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Callable[..., Service]]:
+    """Makes servers for one test, which may stop and kill them; nothing is left running after it."""
+    made: list[Service] = []
+
+    def make(*options: str, name: str = "server", **more: tuple[str, ...]) -> Service:
+        made.append(Service(tmp_path / name, *options, **more))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.end()
+
+
+@pytest.fixture(params=["released", "seed", "network"])
+def dialect(request: pytest.FixtureRequest) -> str:
+    """Each of the three header forms."""
+    return str(request.param)

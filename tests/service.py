@@ -1,0 +1,148 @@
+"""`twistd chatsvc` as a child process, to be talked to, killed and started again."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.raw import DEADLINE, Raw
+
+ROOT = Path(__file__).resolve().parent.parent
+_LISTENING = re.compile(r"Listening on 127\.0\.0\.1:(\d+)")
+_STORE_PID = re.compile(r"store: .*pid=(\d+), just started")
+
+
+def wait_for(condition: Callable[[], object], what: str, deadline: float = DEADLINE) -> None:
+    """Return once `condition` holds; fails after `deadline` seconds."""
+    end = time.monotonic() + deadline
+    while not condition():
+        assert time.monotonic() < end, f"{what}: not within {deadline} s"
+        time.sleep(0.01)
+
+
+class Service:
+    """One server on one data directory."""
+
+    def __init__(
+        self, directory: Path, *options: str, command: tuple[str, ...] = ("twistd", "-n", "--pidfile=")
+    ) -> None:
+        """`command` is what runs the plugin: twistd or twist."""
+        self.directory = directory
+        self.options = options
+        self.command = command
+        self.log_file = directory / "server.log"
+        self._log_start = 0
+        self.process: subprocess.Popen[bytes] | None = None
+        self.port = 0
+        self._connections: list[Raw] = []
+
+    def start(self) -> Service:
+        """Start, and return once it listens."""
+        self.spawn()
+        self.wait_until_ready()
+        return self
+
+    def spawn(self) -> None:
+        """Start the process."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._log_start = self.log_file.stat().st_size if self.log_file.exists() else 0
+        program = Path(sys.executable).parent / self.command[0]
+        with self.log_file.open("ab") as log:
+            self.process = subprocess.Popen(
+                [program, *self.command[1:], "chatsvc", *self.arguments],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                cwd=self.directory,
+                env=os.environ | {"PYTHONPATH": str(ROOT)},
+            )
+
+    @property
+    def arguments(self) -> list[str]:
+        """The options of this server."""
+        listen = f"tcp:{self.port}:interface=127.0.0.1"
+        data = str(self.directory / "data")
+        return ["--listen", listen, "--data-dir", data, "--bcrypt-cost", "4", *self.options]
+
+    def wait_until_ready(self) -> None:
+        """Return once it says that it is ready."""
+
+        def ready() -> bool:
+            assert self.process is not None
+            assert self.process.poll() is None, self.log()
+            return "is ready." in self.log()
+
+        wait_for(ready, "the server is ready", 60)
+        found = _LISTENING.search(self.log())
+        assert found is not None, self.log()
+        self.port = int(found[1])
+
+    def log(self) -> str:
+        """What this run has printed."""
+        with self.log_file.open("rb") as log:
+            log.seek(self._log_start)
+            return log.read().decode()
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where it listens."""
+        return "127.0.0.1", self.port
+
+    def connect(self, dialect: str = "released", token: int | None = None) -> Raw:
+        """A new connection, which `hang_up` closes if nobody else does."""
+        self._connections.append(Raw(self.address, dialect, token))
+        return self._connections[-1]
+
+    def hang_up(self) -> None:
+        """Close all connections."""
+        while self._connections:
+            self._connections.pop().close()
+
+    @property
+    def store_pid(self) -> int:
+        """The process of its own store, the one that was started last."""
+        found = _STORE_PID.findall(self.log())
+        assert found, self.log()
+        return int(found[-1])
+
+    def kill_store(self) -> None:
+        """SIGKILL the store; the server is to start another."""
+        os.kill(self.store_pid, signal.SIGKILL)
+
+    def kill(self) -> None:
+        """SIGKILL the server; its store lives on."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait(DEADLINE)
+
+    def stop(self) -> int:
+        """SIGTERM, and the exit status."""
+        assert self.process is not None
+        self.process.terminate()
+        return self.process.wait(30)
+
+    def end(self) -> None:
+        """Leave nothing running, whatever happened."""
+        self.hang_up()
+        store = _STORE_PID.findall(self.log()) if self.log_file.exists() else []
+        if self.process is not None and self.process.poll() is None:
+            try:
+                self.stop()
+            except subprocess.TimeoutExpired:
+                self.kill()
+        for pid in store:
+            if "valkey-server" in _command_of(int(pid)):
+                os.kill(int(pid), signal.SIGKILL)
+
+
+def _command_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode()
+    except OSError:
+        return ""
