@@ -67,34 +67,51 @@ class Pending(Generic[T]):
         return cast("T", self._value)
 
 
+class _Run(Generic[T]):
+    """A coroutine under way. A class rather than closures: those would refer to themselves, and each
+    request would leave garbage that only the cycle collector can take away."""
+
+    __slots__ = ("_on_error", "_on_result", "_work")
+
+    def __init__(
+        self,
+        work: Coroutine[Any, Any, T],
+        on_result: Callable[[T], None],
+        on_error: Callable[[Exception], None],
+    ) -> None:
+        self._work = work
+        self._on_result = on_result
+        self._on_error = on_error
+
+    def step(self, error: BaseException | None = None) -> None:
+        """Go on until the coroutine awaits something, or ends."""
+        try:
+            awaited = self._work.send(None) if error is None else self._work.throw(error)
+        except StopIteration as stop:
+            self._on_result(stop.value)
+        except Exception as raised:
+            self._on_error(raised)
+        else:
+            if isinstance(awaited, Pending):
+                awaited.when_done(self.step)
+            else:
+                awaited.addCallbacks(self._arrived, self._failed)
+
+    def _arrived(self, result: Any) -> Any:
+        self.step()  # the coroutine takes the result from the Deferred itself
+        return result
+
+    def _failed(self, failure: Failure) -> None:
+        self.step(failure.value)
+
+
 def run(
     work: Coroutine[Any, Any, T],
     on_result: Callable[[T], None],
     on_error: Callable[[Exception], None],
 ) -> None:
     """Drive `work` to its end; one of the two callbacks hears the outcome, possibly before this returns."""
-
-    def step(error: BaseException | None = None) -> None:
-        try:
-            awaited = work.send(None) if error is None else work.throw(error)
-        except StopIteration as stop:
-            on_result(stop.value)
-        except Exception as raised:
-            on_error(raised)
-        else:
-            if isinstance(awaited, Pending):
-                awaited.when_done(step)
-            else:
-                awaited.addCallbacks(arrived, failed)
-
-    def arrived(result: Any) -> Any:
-        step()  # the coroutine takes the result from the Deferred itself
-        return result
-
-    def failed(failure: Failure) -> None:
-        step(failure.value)
-
-    step()
+    _Run(work, on_result, on_error).step()
 
 
 def as_failure(error: BaseException) -> Failure:

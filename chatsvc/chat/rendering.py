@@ -9,12 +9,15 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import msgspec
+from twisted.logger import Logger
 
-from chatsvc.blobs import Blobs
+from chatsvc.blobs import BlobMissing, Blobs
 from chatsvc.store.mail import Entry
 from chatsvc.wire.frames import Dialect, frame
 from chatsvc.wire.schema import Message, encode
 from chatsvc.wire.text import decoded, encoded
+
+log = Logger()
 
 _PUSH = b'{"response":"FORWARDMSG","status":"OK","info":null,"body":%b}'
 #: In a stored message whose content lies in a blob; no field before it can hold these bytes.
@@ -65,7 +68,12 @@ async def whole(entry: Entry, dialect: Dialect, blobs: Blobs) -> bytes:
     message = entry.message
     wrap, blob, sha256 = entry.flags.partition(_BLOB)
     if blob:
-        content = await blobs.get(sha256.decode())
+        try:
+            content = await blobs.get(sha256.decode())
+        except BlobMissing as missing:
+            # One damaged file must not keep all later messages from being delivered.
+            log.error("The content of a message is lost: {missing}", missing=missing)
+            content = b'""'
         message = message.replace(_NO_CONTENT, b'"content":' + content, 1)
     return _wrapped(message) if wrap and dialect.wraps else message
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from twisted.logger import Logger
+
 from chatsvc.chat import rendering
 from chatsvc.chat.delivery import Delivery, Ledger
 from chatsvc.chat.rendering import Push
@@ -17,6 +19,8 @@ from chatsvc.wire.frames import Dialect
 
 if TYPE_CHECKING:
     from chatsvc.chat.hub import Hub
+
+log = Logger()
 
 #: Entries that catching up reads at a time.
 PAGE = 50
@@ -181,7 +185,8 @@ class Session:
             while self._behind and not self._holds:
                 try:
                     await self._catch_up_a_page()
-                except Unavailable:
+                except (Unavailable, OSError) as error:
+                    log.warn("Pushing waits: {error}", error=error)
                     await self.hub.pause(1.0)
         except Gone:
             pass

@@ -315,7 +315,7 @@ class Connection(Protocol):
             return
         self._half_closed = True
         self.outbox.detach()
-        if hasattr(self.transport, "loseWriteConnection") and not self.ended:
+        if self.outbox.can_half_close and not self.ended:
             self.transport.loseWriteConnection()
         else:
             self.transport.loseConnection()

@@ -123,6 +123,11 @@ class Outbox:
         """
         return self.written - self.in_kernel() if self._pulled else 0
 
+    @property
+    def can_half_close(self) -> bool:
+        """Whether writing can end before reading does; TLS has no such thing."""
+        return self._pulled
+
     def detach(self) -> None:
         """Let the transport close: it waits for as long as it has a producer."""
         if not self._lost:

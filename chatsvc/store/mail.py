@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import secrets
 from collections import deque
-from typing import NamedTuple
+from msgspec import Struct
 
 from chatsvc.store import keys
 from chatsvc.store.link import LINK_WAIT, REPLY_TIMEOUT, Link, Script, Unavailable
@@ -96,7 +96,7 @@ def entry_id(place: int) -> bytes:
     return b"%d-%d" % (place >> 32, place & 0xFFFFFFFF)
 
 
-class Outgoing(NamedTuple):
+class Outgoing(Struct, frozen=True, gc=False):
     """A message that is to be stored."""
 
     sender: int
@@ -110,7 +110,7 @@ class Outgoing(NamedTuple):
     file: tuple[str, str, bytes] | None = None
 
 
-class Entry(NamedTuple):
+class Entry(Struct, frozen=True, gc=False):
     """A stored message in somebody's mailbox."""
 
     position: int
