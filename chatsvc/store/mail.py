@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import secrets
 from collections import deque
+
 from msgspec import Struct
 
 from chatsvc.store import keys

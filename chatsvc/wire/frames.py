@@ -34,7 +34,7 @@ _BRACE = ord("{")
 _STEP = 64 * KIB
 
 
-class Head(msgspec.Struct, frozen=True, gc=False):
+class Head(NamedTuple):
     """A frame's JSON, whole; its payload follows through `FrameReader.read_payload`."""
 
     #: None when it was over the limit and thrown away.
