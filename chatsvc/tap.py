@@ -64,6 +64,7 @@ class ChatService(Service):
         self._reactor = reactor
         self._undo: list[Callable[[], Awaitable[None] | None]] = []
         self._started: Pending[None] = Pending()
+        self._stopping = False
 
     def startService(self) -> None:
         super().startService()  # type: ignore[no-untyped-call]
@@ -79,7 +80,8 @@ class ChatService(Service):
         except (CannotStart, StoreError, CannotListenError, OSError) as error:
             self._give_up(str(error))
         except Exception as error:
-            log.failure("The server cannot start", failure=as_failure(error))
+            if not self._stopping:
+                log.failure("The server cannot start", failure=as_failure(error))
             self._give_up("This is a fault of the server's own; the log has the details.")
         finally:
             self._started.succeed(None)
@@ -141,7 +143,13 @@ class ChatService(Service):
         log.info("Listening on {where} ({endpoint}).", where=where, endpoint=endpoint)
 
     async def _stop(self) -> None:
+        """Stop the parts, the last first; a start that is still under way is cut short by that."""
+        self._stopping = True
+        await self._unwind()
         await self._started
+        await self._unwind()
+
+    async def _unwind(self) -> None:
         while self._undo:
             try:
                 ended = self._undo.pop()()
@@ -152,6 +160,8 @@ class ChatService(Service):
 
     def _give_up(self, why: str) -> None:
         """End the process with an exit status that tells; neither twistd nor twist can be asked for one."""
+        if self._stopping:
+            return
         log.error("chatsvc cannot start: {why}", why=why)
         atexit.register(_exit_with_failure)
         self._reactor.callWhenRunning(self._reactor.stop)
