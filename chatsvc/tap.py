@@ -37,6 +37,9 @@ log = Logger()
 FILE_THREADS = 4
 #: Seconds within which a store must answer for the server to start.
 STORE_WAIT = 10.0
+#: Connections that may wait to be accepted. Twisted's 50 are few when all clients come back at once:
+#: whoever finds no room tries again after a second, then two, then four.
+BACKLOG = 1024
 #: Passwords that may wait to be hashed.
 PASSWORD_QUEUE = 64
 
@@ -138,6 +141,8 @@ class ChatService(Service):
         except (OSError, ValueError) as error:
             raise CannotStart(f"Cannot listen on {endpoint}: {error}.") from None
         self._undo.append(port.stopListening)
+        if hasattr(port, "socket"):
+            port.socket.listen(BACKLOG)
         address = port.getHost()
         where = f"{address.host}:{address.port}" if hasattr(address, "port") else str(address)
         log.info("Listening on {where} ({endpoint}).", where=where, endpoint=endpoint)

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import json
+import secrets
 import socket
 import struct
 import time
+from base64 import b64encode
 from typing import Any, NamedTuple, Self
 
 HEADERS = {"released": "<iq", "seed": "<ii", "network": ">ii"}
 #: Seconds to wait for anything that must come.
 DEADLINE = 20.0
+
+
+def unique(stem: str = "user") -> str:
+    """A name that nobody else uses, and that is no base64 of anything."""
+    return f"{stem}_{secrets.token_hex(6)}"
+
+
+def in_base64(text: str) -> str:
+    """Text as the released client writes it."""
+    return b64encode(text.encode()).decode()
 
 
 class Answer(NamedTuple):
@@ -36,6 +48,7 @@ class Raw:
         self.header = struct.Struct(HEADERS[dialect])
         self.dialect = dialect
         self.token = token
+        self.name = ""
         self.user: int | None = None
         self.pushes: list[Any] = []
         self.socket = socket.create_connection(address, timeout=DEADLINE)
@@ -104,14 +117,14 @@ class Raw:
         """Register, and give the user's id."""
         found = self.ask("REGISTER", {"username": name, "passwd": password})
         assert found.ok, found
-        self.user = int(found.body["userid"])
+        self.name, self.user = name, int(found.body["userid"])
         return self.user
 
     def login(self, name: str, password: str = "secret") -> int:
         """Log in, and give the user's id."""
         found = self.ask("LOGIN", {"username": name, "passwd": password})
         assert found.ok, found
-        self.user = int(found.body["userid"])
+        self.name, self.user = name, int(found.body["userid"])
         return self.user
 
     def message(self, target: int, content: str = "aGk=", **fields: Any) -> dict[str, Any]:
@@ -125,6 +138,13 @@ class Raw:
             "md5encoded": "00000000000000000000000000000000",
             "filemd5": None,
         } | fields
+
+    def say(self, target: int, content: str = "aGk=", payload: bytes = b"", **fields: Any) -> dict[str, Any]:
+        """Have a message stored that is no repeat, and give its body."""
+        message = self.message(target, content, **{"md5encoded": secrets.token_hex(16)} | fields)
+        found = self.ask("SENDMSG", message, payload)
+        assert found.ok, found
+        return message
 
     def fetch(self) -> list[Any]:
         """All that FETCHMSG gives, in mailbox order (oldest first)."""
@@ -145,6 +165,14 @@ class Raw:
         except ConnectionResetError:
             return True
 
+    def rest(self) -> list[Answer]:
+        """All that comes until the server closes in order; `ConnectionResetError` if it resets."""
+        found = []
+        self.socket.settimeout(DEADLINE)
+        while self._buffer or self._more():
+            found.append(self.receive())
+        return found
+
     def close(self) -> None:
         """Close in order."""
         self.socket.close()
@@ -156,12 +184,15 @@ class Raw:
 
     def _exactly(self, size: int) -> bytes:
         while len(self._buffer) < size:
-            data = self.socket.recv(1 << 20)
-            if not data:
+            if not self._more():
                 raise ConnectionError("The server closed the connection.")
-            self._buffer += data
         data, self._buffer = self._buffer[:size], self._buffer[size:]
         return data
+
+    def _more(self) -> bool:
+        data = self.socket.recv(1 << 20)
+        self._buffer += data
+        return bool(data)
 
     def __enter__(self) -> Self:
         return self

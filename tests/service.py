@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import resource
+import secrets
 import signal
 import subprocess
 import sys
@@ -99,10 +101,37 @@ class Service:
         self._connections.append(Raw(self.address, dialect, token))
         return self._connections[-1]
 
+    def user(self, dialect: str = "released") -> Raw:
+        """A new user on a new device."""
+        found = self.connect(dialect)
+        found.register(f"u{secrets.token_hex(6)}")  # 13 characters, so it is not base64 of anything
+        return found
+
+    def device(self, of: Raw, dialect: str = "released") -> Raw:
+        """A further device of the same user."""
+        found = self.connect(dialect)
+        found.login(of.name)
+        return found
+
+    def again(self, of: Raw, dialect: str = "released") -> Raw:
+        """A further connection of the same device, which has made a request."""
+        found = self.connect(dialect, of.token)
+        state = found.ask("STATE")
+        if state.ok:
+            found.name, found.user = of.name, state.body["userid"]
+        return found
+
     def hang_up(self) -> None:
         """Close all connections."""
         while self._connections:
             self._connections.pop().close()
+
+    @property
+    def memory(self) -> int:
+        """Bytes of memory that the server has resident."""
+        assert self.process is not None
+        pages = Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]
+        return int(pages) * resource.getpagesize()
 
     @property
     def store_pid(self) -> int:

@@ -180,8 +180,8 @@ class Hub:
         user.last = max(user.last, last)
         if gone:
             self.unbound(device)
-        elif session.device is device and device.user_id == user_id:
-            session.follow(user_id, user.last)
+        elif session.device is device and device.user_id == user_id and session.position is None:
+            session.follow(user_id, user.last)  # once: a second join must not skip what is not pushed yet
 
     def _leave(self, session: Session) -> None:
         """The session follows no mailbox any more."""

@@ -46,8 +46,20 @@ def _named(body: Raw) -> bytes:
 @request("SENDMSG", Message, checks_binding=True, payload=True, joins=("SENDMSG",), error_body=_named)
 async def send(call: Call, message: Message) -> schema.MessageName:
     """Store a message in both mailboxes; who is online is told by the store."""
-    hub, name, target = call.hub, message.md5encoded, message.targetid
     _check_message(call, message)
+    if message.filemd5 is None and len(message.content) <= call.hub.limits.inline_content:
+        return await _store(call, message)
+    call.session.exclusive = True  # a later message that needs no file work would overtake this one
+    try:
+        if await call.hub.store.accounts.get(message.targetid) is None:
+            raise Refusal(errors.USER_NOT_FOUND)  # before anything is written to the disk
+        return await _store(call, message)
+    finally:
+        call.session.exclusive = False
+
+
+async def _store(call: Call, message: Message) -> schema.MessageName:
+    hub, name, target = call.hub, message.md5encoded, message.targetid
     repeat = None
     if message.timestamp is None:
         message.timestamp = int(hub.clock.seconds() * 1000)

@@ -93,7 +93,7 @@ async def modify_profile(call: Call, body: schema.ProfileChange) -> UserInfo:
     limit = call.hub.limits.avatar
     if body.avatar is not UNSET and body.avatar is not None and len(body.avatar) > limit:
         raise Refusal(f"An avatar may have at most {limit} characters, not {len(body.avatar)}.")
-    if body.username is not None:
+    if body.username is not None and text.name_key(body.username) != text.name_key(user.name):
         _check(text.check_name(body.username))
         await accounts.rename(user, body.username)
     if body.avatar is not UNSET:

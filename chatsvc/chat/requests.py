@@ -160,7 +160,7 @@ class Call:
         try:
             envelope = schema.decode_request(json)
         except BadEnvelope as bad:
-            self.problem = str(bad)
+            self.problem, self.body = str(bad), bad.body
             return bad.kind
         self.readable = True
         self.body, self.tokenid = envelope.body, envelope.tokenid
@@ -194,14 +194,13 @@ class Call:
         """Whether it may run beside requests of these types: only if they cannot change whose it is."""
         if not running:
             return True
-        device = self.session.device
         return (
             self.row is not None
             and self.problem is None
             and not self.payload_length
             and self.row.joins.issuperset(running)
-            and device is not None
-            and self.tokenid in (None, device.token)
+            and not self.session.exclusive
+            and _settled(self)
         )
 
 

@@ -83,6 +83,7 @@ class Session:
         "_holds",
         "closed",
         "device",
+        "exclusive",
         "fetched",
         "hub",
         "ledger",
@@ -101,6 +102,8 @@ class Session:
         self.user_id: int | None = None
         #: A FETCHMSG was answered here since the device was bound: what is pushed now is delivered.
         self.fetched = False
+        #: A request is under way beside which no other may start.
+        self.exclusive = False
         #: Where the next FETCHMSG with a limit continues.
         self.limit_position: int | None = None
         self.ledger = Ledger()

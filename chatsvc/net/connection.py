@@ -143,8 +143,7 @@ class Connection(Protocol):
         self._advance()
 
     def writeConnectionLost(self) -> None:
-        """The peer reads no more."""
-        self.transport.abortConnection()
+        """We have closed our sending half; what the peer still sends is thrown away for a while."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.ended = True

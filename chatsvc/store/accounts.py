@@ -19,7 +19,14 @@ _CLAIM = Script(
 _RELEASE = Script(
     "if redis.call('GET', KEYS[1]) == ARGV[2] then redis.call('DEL', KEYS[1]) end",
 )
-SCRIPTS = (_CLAIM, _RELEASE)
+#: Gives a user another name, if the present one is still what it was.
+_RENAME = Script("""
+local name = redis.call('HGET', KEYS[1], 'username')
+if name ~= ARGV[2] and name ~= ARGV[3] then return 0 end
+redis.call('HSET', KEYS[1], 'username', ARGV[3])
+return 1
+""")
+SCRIPTS = (_CLAIM, _RELEASE, _RENAME)
 
 
 class User(NamedTuple):
@@ -76,13 +83,15 @@ class Accounts:
 
     async def rename(self, user: User, name: str) -> None:
         """Give the user another name. Raises `Refusal` when it is taken."""
-        old, new = name_key(user.name), name_key(name)
-        if old == new:
-            return
-        if int(await self._link.script(_CLAIM, keys.name(new), user.id)) != user.id:
-            raise Refusal(NAME_TAKEN)
-        await self._link.write(b"HSET", keys.user(user.id), b"username", name)
-        await self._link.script(_RELEASE, keys.name(old), user.id)
+        current: User | None = user
+        while current is not None and name_key(current.name) != name_key(name):
+            if int(await self._link.script(_CLAIM, keys.name(name_key(name)), user.id)) != user.id:
+                raise Refusal(NAME_TAKEN)
+            if await self._link.script(_RENAME, keys.user(user.id), current.name, name):
+                await self._link.script(_RELEASE, keys.name(name_key(current.name)), user.id)
+                return
+            # Another device renamed the user meanwhile: it is that name which must become free.
+            current = await self.get(user.id)
 
     async def set_avatar(self, user_id: int, avatar: str | None) -> None:
         """Set the avatar, or clear it with None."""

@@ -31,6 +31,7 @@ NETWORK = Dialect("network", Struct(">ii"), 0, False)
 DIALECTS = {dialect.name: dialect for dialect in (RELEASED, SEED, NETWORK)}
 
 _BRACE = ord("{")
+_NEGATIVE = "A length in the header is negative; lengths are 0 or more."
 _STEP = 64 * KIB
 
 
@@ -113,7 +114,7 @@ class FrameReader:
             return None
         json_length, payload_length = header.unpack_from(self._buffer, self._offset)
         if json_length < 0 or payload_length < 0:
-            raise Violation("A length in the header is negative; lengths are 0 or more.")
+            raise Violation(_NEGATIVE)
         if json_length > self._limits.json:
             return self._refuse_length(json_length, payload_length)
         self._need = header.size + json_length
@@ -168,10 +169,17 @@ class FrameReader:
 
     def _detect(self, have: int) -> bool:
         """Find the dialect from the first frame; False until enough of it is there."""
-        if have < 9:
-            self._need = 9
-            return False
         at, buffer = self._offset, self._buffer
+        if have >= 4 and buffer[at] and buffer[at + 3]:
+            # Only a `released` length can be: if it is not, a header of 8 bytes is all that comes.
+            length = int.from_bytes(buffer[at : at + 4], "little", signed=True)
+            if length < 0:
+                raise Violation(_NEGATIVE)
+            if length > RELEASED.discards_to:
+                raise self._too_long(length)
+        if have < 9:
+            self._need = 9 if have >= 4 else 4
+            return False
         if buffer[at + 8] != _BRACE:
             self.dialect = RELEASED
             return True

@@ -166,9 +166,16 @@ _encoder = msgspec.json.Encoder()
 def decode_request(data: bytes) -> Request:
     """The envelope in `data`. Raises `BadEnvelope` with as much of it as could be read."""
     try:
+        if not data.isascii():
+            data.decode()  # the parser does not look at what it skips
         return _requests.decode(data)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise BadEnvelope(_reason(error), _loose(data, _Named)) from None
+        named = _loose(data, _Named)
+        if named is not None:
+            raise BadEnvelope(_reason(error), named) from None
+        named = _despite_half_pairs(data)
+        reason = _reason(error) if named is None else "a string has half of a surrogate pair"
+        raise BadEnvelope(reason, named) from None
 
 
 def decode_body(body: bytes | Raw, shape: type[T]) -> T:
@@ -200,15 +207,17 @@ def envelope(kind: str, body: bytes = b"null", info: str | None = None) -> bytes
 
 
 class BadEnvelope(Exception):  # noqa: N818 - becomes an ERR answer
-    """A frame whose JSON is no request; `kind` is its type where that much could be read."""
+    """A frame whose JSON is no request; `kind` and `body` are what could be read of it."""
 
     def __init__(self, reason: str, named: _Named | None) -> None:
         self.kind = None if named is None else named.request
+        self.body = Raw(b"null") if named is None else named.body
         super().__init__(f"The request is not valid: {reason}.")
 
 
 class _Named(Struct):
     request: str
+    body: Raw = Raw(b"null")
 
 
 class _NamedMessage(Struct):
@@ -220,6 +229,20 @@ def _loose(data: bytes, shape: type[T]) -> T | None:
         return msgspec.json.decode(data, type=shape)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
+
+
+def _despite_half_pairs(data: bytes) -> _Named | None:
+    """What can be read of a request with lone surrogates, at which the parser stops.
+
+    Escaped surrogates and backslashes become other characters, none of them ASCII: so a name that is
+    ASCII is as it was sent.
+    """
+    readable = data.replace(rb"\\", "\xa0".encode()).replace(rb"\ud", rb"\uf").replace(rb"\uD", rb"\uf")
+    named = _loose(readable, _Named)
+    if named is not None:
+        name = message_name(named.body)
+        named.body = Raw(b"null" if name is None or not name.isascii() else encode(MessageName(name)))
+    return named
 
 
 def _reason(error: Exception) -> str:

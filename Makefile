@@ -1,0 +1,54 @@
+# One way to run and one way to test. Everything is installed into .venv, again only when what is to be
+# installed has changed; the sources are used where they are.
+
+PYTHON ?= python3
+ARGS ?=
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+TO_INSTALL := setup.cfg pyproject.toml
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help run test clean
+
+help: ## say what there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
+
+run: .venv/installed ## start a server on port 8080, with a store of its own; more options in ARGS='...'
+	$(BIN)/twistd -n --pidfile= chatsvc --port 8080 $(ARGS)
+
+test: .venv/installed-dev ## style, types, layers, then all tests with coverage
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+clean: ## remove what was built and installed, but no data
+	rm -rf .venv build dist *.egg-info .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .hypothesis .import_linter_cache twisted/plugins/dropin.cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "chatsvc needs Python 3.11 or later as $(PYTHON); name another one with PYTHON=/path/to/python." >&2; \
+	  exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "This Python cannot make virtual environments: its modules venv and ensurepip are missing." >&2; \
+	  echo "On Debian and Ubuntu they are in the package python3-venv; PYTHON=/path/to/python names another." >&2; \
+	  exit 1; }
+	$(PYTHON) -m venv --clear .venv
+
+# 'compat' puts the checkout itself on Python's path, where Twisted looks for twisted/plugins; with the
+# finder that setuptools installs by default, twistd does not see the plugin.
+.venv/installed: .venv/bin/python $(TO_INSTALL)
+	$(PIP) install --config-settings editable_mode=compat --editable .
+	@touch $@
+
+.venv/installed-dev: .venv/bin/python $(TO_INSTALL)
+	$(PIP) install --config-settings editable_mode=compat --editable '.[dev]'
+	@touch .venv/installed $@
