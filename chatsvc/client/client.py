@@ -45,13 +45,10 @@ T = TypeVar("T")
 
 
 class State(enum.Enum):
-    """What a client can do at the moment."""
+    """What a client can do at the moment: nothing but connect; log in or register; everything."""
 
-    #: Nothing; it is connecting.
     DISCONNECTED = "disconnected"
-    #: Log in or register.
     CONNECTED = "connected"
-    #: Everything.
     LOGGED_IN = "logged in"
 
 

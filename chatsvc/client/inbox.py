@@ -1,7 +1,6 @@
 """What comes in for the program: in mailbox order, nothing missed, nothing twice, then acknowledged.
 
-A push is a hint and the mailbox is the truth: what does not fit in memory is thrown away and fetched
-again. How a connection comes about, and who is logged in on it, is not known here.
+How a connection comes about, and who is logged in on it, is not known here.
 """
 
 from __future__ import annotations
@@ -43,6 +42,8 @@ class _Session(NamedTuple):
 class Inbox:
     """Shows a user's messages through `show`, one at a time; `fetch` makes a FETCHMSG request.
 
+    A push is a hint and the mailbox is the truth: pushes that would have to wait for too long are thrown
+    away and fetched later, so neither a long absence nor a slow program takes more than a page of memory.
     A message counts as shown when `show` has returned and what it returned has been awaited; only then
     is it acknowledged. When that raises, the failure is logged and the same message is shown again after
     a pause: nothing later is shown, and so nothing is acknowledged, before it. A message is one that was
