@@ -35,7 +35,7 @@ _PORT_OF_ENDPOINT = re.compile(r"(?:tcp6?|ssl):(?:port=)?(-?[0-9]+)(?::|$)")
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What one node was told: every value checked, every default filled in."""
+    """What one node was told: every value checked, every default filled in (``docs/architecture.md``)."""
 
     #: Twisted endpoint strings, at least one.
     listen: tuple[str, ...]
@@ -181,6 +181,7 @@ def _limit(name: str, field: str, kind: Kind, meaning: str) -> Row:
     return Row(name, field, kind, meaning, shown)
 
 
+#: Every option; what the limits mean is in ``docs/protocol.md`` section 2.
 ROWS = (
     Row(
         "listen",

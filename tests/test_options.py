@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.interfaces import IStreamServerEndpointStringParser
+from twisted.plugin import getPlugins
 from twisted.python import usage
 
 from chatsvc import __version__
@@ -40,6 +43,15 @@ OTHER: dict[str, tuple[str, object]] = {
     "send-buffer": ("1MiB", MIB),
     "send-timeout": ("1.25", 1.25),
 }
+
+
+@pytest.fixture(autouse=True, scope="module")
+def plugins() -> None:
+    """In a fresh environment Twisted imports all its plugins to know the types of endpoints; some warn."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        list(getPlugins(IStreamServerEndpointStringParser))
+
 
 each_row = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 

@@ -77,8 +77,8 @@ def _endpoint(reactor: Any, url: StoreUrl) -> Any:
 
 def _login(url: StoreUrl) -> tuple[tuple[bytes | str | int, ...], ...]:
     commands: list[tuple[bytes | str | int, ...]] = []
-    if url.password is not None:
-        commands.append((b"AUTH", url.username or "default", url.password))
+    if url.username is not None or url.password is not None:
+        commands.append((b"AUTH", url.username or "default", url.password or ""))
     if url.db:
         commands.append((b"SELECT", url.db))
     return tuple(commands)
