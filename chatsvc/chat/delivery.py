@@ -11,6 +11,8 @@ from typing import NamedTuple
 #: FETCHMSG answers that a device may leave without acknowledgement. The oldest are forgotten beyond it,
 #: which acknowledges too little, never too much.
 ANSWERS_KEPT = 1000
+#: Pairs of device and user of which a node knows what was delivered; likewise.
+DELIVERIES_KEPT = 100_000
 #: Deliveries on a connection that may be under way when it is closed; likewise.
 RECENT_KEPT = 1000
 
@@ -21,13 +23,15 @@ class Delivery:
     What lies up to `cursor` is acknowledged, what lies up to `delivered` was written out to the device.
     """
 
-    __slots__ = ("_answers", "cursor", "delivered")
+    __slots__ = ("_answers", "cursor", "delivered", "user_id")
 
-    def __init__(self, cursor: int) -> None:
+    def __init__(self, user_id: int, cursor: int) -> None:
+        self.user_id = user_id
         self.cursor = cursor
         self.delivered = cursor
-        #: (timestamp of the newest message, end) of each FETCHMSG answer, oldest first.
-        self._answers: deque[tuple[int, int]] = deque(maxlen=ANSWERS_KEPT)
+        #: (timestamp of the newest message, end) of each FETCHMSG answer that is not acknowledged, oldest
+        #: first. A list, which takes little while it is empty, as it mostly is.
+        self._answers: list[tuple[int, int]] = []
 
     def moved(self, cursor: int) -> None:
         """The store has this cursor: another node, or an earlier run of this one, moved it."""
@@ -42,8 +46,9 @@ class Delivery:
         if start > self.delivered:
             return
         self.delivered = max(self.delivered, end)
-        if newest is not None and (newest, end) not in self._answers:
+        if newest is not None and end > self.cursor and (newest, end) not in self._answers:
             self._answers.append((newest, end))
+            del self._answers[:-ANSWERS_KEPT]
 
     def answer_end(self, timestamp: int) -> int | None:
         """Where the oldest FETCHMSG answer ends whose first message has this timestamp."""
@@ -52,8 +57,26 @@ class Delivery:
     def acknowledge(self, end: int) -> None:
         """All up to a position is acknowledged."""
         self.cursor = max(self.cursor, end)
-        while self._answers and self._answers[0][1] <= self.cursor:
-            self._answers.popleft()
+        if self._answers:
+            self._answers = [answer for answer in self._answers if answer[1] > self.cursor]
+
+
+class Deliveries:
+    """What this node delivered, by device and user: known as long as it runs, whatever connections end."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, int], Delivery] = {}
+
+    def find(self, device_id: str, user_id: int) -> Delivery | None:
+        """What is known of this pair; None if it has not asked for its messages."""
+        return self._known.get((device_id, user_id))
+
+    def begin(self, device_id: str, user_id: int, cursor: int) -> Delivery:
+        """Start from the cursor, and forget what was known of this pair."""
+        while len(self._known) >= DELIVERIES_KEPT:
+            del self._known[next(iter(self._known))]
+        found = self._known[device_id, user_id] = Delivery(user_id, cursor)
+        return found
 
 
 class _Written(NamedTuple):
@@ -68,26 +91,30 @@ class _Written(NamedTuple):
 
 
 class Ledger:
-    """What one connection was given to write, until it is written out; and the last answer's end."""
+    """What one connection was given to write, until it is written out; and what it was by the last answer.
 
-    __slots__ = ("_recent", "_waiting", "answered_at", "answered_position", "delivered")
+    Most is about one mailbox; where a binding replaced another, what is under way belongs to two.
+    """
+
+    __slots__ = ("_answer_end", "_delivered", "_recent", "_waiting", "answered", "answered_at")
 
     def __init__(self) -> None:
         self._waiting: deque[_Written] = deque()
-        #: (offset, what was delivered by then) of what is written out but perhaps still under way.
-        self._recent: deque[tuple[int, int]] = deque(maxlen=RECENT_KEPT)
+        #: (offset, delivery, what was delivered by then) of what is written out but perhaps still under way.
+        self._recent: deque[tuple[int, Delivery, int]] = deque(maxlen=RECENT_KEPT)
         self.reset()
 
     def reset(self) -> None:
-        """Start anew: the connection has another device, or the device another user."""
+        """Start anew: the connection has another device."""
         self._waiting.clear()
         self._recent.clear()
         #: What was delivered on this connection and is written out.
-        self.delivered = 0
+        self._delivered: dict[Delivery, int] = {}
+        self._answer_end = 0  # of the last answer that was given
         #: When the last answer was written out in full, in seconds; None if it was not.
         self.answered_at: float | None = None
         #: What was delivered on this connection up to the end of that answer.
-        self.answered_position = 0
+        self.answered: dict[Delivery, int] = {}
 
     def give(self, offset: int, delivery: Delivery, start: int, end: int, newest: int | None = None) -> None:
         """Bytes up to `offset` deliver what lies between two positions of the mailbox."""
@@ -95,7 +122,7 @@ class Ledger:
 
     def answer(self, offset: int) -> None:
         """An answer ends at `offset`."""
-        self.answered_at = None
+        self.answered_at, self._answer_end = None, offset
         if self._waiting and self._waiting[-1].delivery is None:
             self._waiting.pop()  # nothing was delivered between the two ends
         self._waiting.append(_Written(offset, None))
@@ -106,14 +133,14 @@ class Ledger:
         while waiting and waiting[0].offset <= offset:
             at, delivery, start, end, newest = waiting.popleft()
             if delivery is None:
-                self.answered_at = now
-                self.answered_position = self.delivered
+                if at == self._answer_end:
+                    self.answered_at, self.answered = now, self._delivered.copy()
                 continue
             delivery.add(start, end, newest)
-            if self.delivered < end <= delivery.delivered:
-                self.delivered = end
-                self._recent.append((at, end))
+            if self._delivered.get(delivery, 0) < end <= delivery.delivered:
+                self._delivered[delivery] = end
+                self._recent.append((at, delivery, end))
 
-    def reached_peer(self, offset: int) -> int:
+    def reached_peer(self, offset: int) -> dict[Delivery, int]:
         """What was delivered by the bytes up to `offset`, which the peer's system has."""
-        return next((end for at, end in reversed(self._recent) if at <= offset), 0)
+        return {delivery: end for at, delivery, end in self._recent if at <= offset}

@@ -9,6 +9,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from chatsvc.blobs import Blobs
+from chatsvc.chat.delivery import Deliveries, Delivery
 from chatsvc.chat.rendering import Push
 from chatsvc.chat.session import Device, Gone, Session
 from chatsvc.passwords import Passwords
@@ -58,6 +59,7 @@ class Hub:
         self.blobs = blobs
         self.passwords = passwords
         self.limits = limits
+        self.deliveries = Deliveries()
         self._devices: dict[str, Device] = {}
         self._users: dict[int, OnlineUser] = {}
         self._beat = LoopingCall(self._heartbeat)
@@ -98,7 +100,9 @@ class Hub:
         record = await self.store.devices.load(device_id)
         if record is None:
             return None
-        return Device(device_id, token, record.user_id, record.explicit)
+        device = Device(device_id, token, None, record.explicit)
+        self._belongs(device, record.user_id)
+        return device
 
     async def new_device(self) -> Device:
         """A device for a client that has none."""
@@ -124,6 +128,7 @@ class Hub:
             return
         user_id = session.user_id
         self._leave(session)
+        session.ledger.reset()
         session.device = None
         device.sessions.discard(session)
         if not device.sessions:
@@ -146,23 +151,32 @@ class Hub:
         if device.user_id is None:
             record = await self.store.devices.load(device.id)
             if record is not None and record.user_id is not None:
-                device.user_id, device.explicit = record.user_id, record.explicit
+                device.explicit = record.explicit
+                self._belongs(device, record.user_id)
         now = self.clock.seconds()
         if now - device.touched > TOUCH_INTERVAL:
             device.touched = now
             await self.store.devices.touch(device.id, bound=device.user_id is not None)
 
-    def acknowledge(self, device: Device, position: int) -> None:
-        """The device has what lies up to a position of its user's mailbox."""
-        if device.user_id is None or device.delivery is None or position <= device.delivery.cursor:
-            return
-        device.delivery.acknowledge(position)
-        self.store.mail.acknowledge(device.user_id, device.id, position)
+    def _belongs(self, device: Device, user_id: int | None) -> None:
+        """The device is bound to this user; what was delivered to the two is known, if anything was."""
+        device.user_id = user_id
+        device.delivery = None if user_id is None else self.deliveries.find(device.id, user_id)
+
+    def acknowledge(self, device: Device, delivery: Delivery, position: int) -> None:
+        """The device has what lies up to a position of the mailbox."""
+        if position > delivery.cursor:
+            delivery.acknowledge(position)
+            self.store.mail.acknowledge(delivery.user_id, device.id, position)
 
     # Users.
 
     async def join(self, session: Session) -> None:
-        """Follow the mailbox of the user to whom the session's device is bound, if it is."""
+        """Follow the mailbox of the user to whom the session's device is bound, if it is.
+
+        All the device's connections follow from the same place: what is stored after this returns, each
+        of them is pushed.
+        """
         device = session.device
         if device is None or device.user_id is None:
             return
@@ -177,11 +191,16 @@ class Hub:
         except Refusal:
             self._leave(session)
             raise
-        user.last = max(user.last, last)
         if gone:
             self.unbound(device)
-        elif session.device is device and device.user_id == user_id and session.position is None:
-            session.follow(user_id, user.last)  # once: a second join must not skip what is not pushed yet
+        user = self._users.get(user_id)
+        if user is None or device.user_id != user_id:
+            return
+        user.last = max(user.last, last)
+        for each in device.sessions:
+            if each.position is None:  # once: a second join must not skip what is not pushed yet
+                user.sessions.add(each)
+                each.follow(user_id, last)
 
     def _leave(self, session: Session) -> None:
         """The session follows no mailbox any more."""
@@ -200,17 +219,16 @@ class Hub:
         """The device's binding has ended: its connections here are nobody's."""
         for session in device.sessions:
             self._leave(session)
-        device.user_id = None
-        device.delivery = None
+        self._belongs(device, None)
 
     async def bound(self, device: Device, user_id: int, asking: Session) -> None:
         """The device was bound: its connections here follow the user's mailbox."""
         self.unbound(device)
-        device.user_id = user_id
+        self._belongs(device, user_id)
         device.touched = self.clock.seconds()
         await self.join(asking)
         for session in list(device.sessions):
-            if session is not asking:
+            if session.position is None:  # who asked is gone
                 spawn(self.join(session), "following a mailbox")
 
     # What the store tells.

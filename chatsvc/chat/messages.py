@@ -16,6 +16,7 @@ from chatsvc.chat.requests import Call, Part, request
 from chatsvc.store import keys
 from chatsvc.store.files import FileEntry
 from chatsvc.store.mail import Entry, Outgoing
+from chatsvc.tasks import Pending
 from chatsvc.wire import errors, schema
 from chatsvc.wire.errors import Refusal
 from chatsvc.wire.schema import Message
@@ -144,20 +145,19 @@ async def _parts(call: Call, limit: int | None) -> AsyncGenerator[Part, None]:
     session, reached = call.session, 0
     session.hold()  # a push in between would come before older messages
     try:
-        cursor, last = await _open(call)
-        start = cursor
+        delivery, last = await _open(call)
+        start = delivery.cursor
         if limit is not None and session.limit_position is not None:
-            start = max(cursor, session.limit_position)
+            start = max(start, session.limit_position)
         session.limit_position = None
-        session.fetched = True
-        answer = _Answer(call, start, limit)
-        async for entry, message in _foreign(call, start, last):
+        answer = _Answer(call, delivery, start, limit)
+        async for entry, message in _foreign(call, delivery.user_id, start, last):
             if answer.is_full(message):
                 yield answer.part(more=True)
                 if limit is not None:
                     session.limit_position = answer.end
                     return
-                answer = _Answer(call, answer.end, limit)
+                answer = _Answer(call, delivery, answer.end, limit)
             answer.add(entry, message)
         answer.end = last
         yield answer.part(more=False)
@@ -168,27 +168,29 @@ async def _parts(call: Call, limit: int | None) -> AsyncGenerator[Part, None]:
         session.release(reached)
 
 
-async def _open(call: Call) -> tuple[int, int]:
-    """The device's cursor and the mailbox's end; what this node knows of the device is brought up to it."""
-    device, mail = call.device, call.hub.store.mail
-    opened = await mail.open(call.user_id, device.id)
-    if opened is None:
+async def _open(call: Call) -> tuple[Delivery, int]:
+    """What was delivered to the device, brought up to its cursor, and the mailbox's end."""
+    device, user_id, hub = call.device, call.user_id, call.hub
+    opened = await hub.store.mail.open(user_id, device.id)
+    if opened is None or device.user_id != user_id:
         raise Refusal(errors.NOT_LOGGED_IN)
     cursor, last = opened
     if cursor > last:
         # A restored backup, or a failover: left alone it would hide new mail.
-        log.warn("A cursor beyond its mailbox's end is reset", user=call.user_id, device=device.id[:8])
-        await mail.reset_cursor(call.user_id, device.id, last)
+        log.warn("A cursor beyond its mailbox's end is reset", user=user_id, device=device.id[:8])
+        await hub.store.mail.reset_cursor(user_id, device.id, last)
         cursor, device.delivery = last, None
     if device.delivery is None:
-        device.delivery = Delivery(cursor)
+        device.delivery = hub.deliveries.begin(device.id, user_id, cursor)
     device.delivery.moved(cursor)
-    return cursor, last
+    return device.delivery, last
 
 
-async def _foreign(call: Call, after: int, last: int) -> AsyncGenerator[tuple[Entry, bytes], None]:
+async def _foreign(
+    call: Call, user_id: int, after: int, last: int
+) -> AsyncGenerator[tuple[Entry, bytes], None]:
     """The entries up to `last` that this device did not send, with their messages for this reader."""
-    hub, device, user_id = call.hub, call.device, call.user_id
+    hub, device = call.hub, call.device
     dialect = call.session.outlet.dialect
     while after < last:
         entries = await hub.store.mail.read(user_id, after, _PAGE)
@@ -209,8 +211,9 @@ async def _foreign(call: Call, after: int, last: int) -> AsyncGenerator[tuple[En
 class _Answer:
     """One answer of a FETCHMSG while it fills."""
 
-    def __init__(self, call: Call, start: int, limit: int | None) -> None:
+    def __init__(self, call: Call, delivery: Delivery, start: int, limit: int | None) -> None:
         limits = call.hub.limits
+        self._delivery = delivery
         self._most = limits.answer_messages if limit is None else min(limit, limits.answer_messages)
         self._room = limits.answer_bytes - _ANSWER_FRAME
         self._start = start
@@ -236,34 +239,45 @@ class _Answer:
             b"true" if more else b"false",
         )
         newest = None if self._newest is None else rendering.timestamp_of(self._newest)
-        return Part(body, self._start, self.end, newest)
+        return Part(body, self._delivery, self._start, self.end, newest)
 
 
-@request("ACKFETCH", schema.Ack, checks_binding=True, answers=False, joins=("FETCHMSG", "ACKFETCH"))
-async def acknowledge(call: Call, body: schema.Ack) -> None:
+@request("ACKFETCH", Raw, checks_binding=True, answers=False, joins=("FETCHMSG", "ACKFETCH"))
+async def acknowledge(call: Call, body: Raw) -> None:
     """Move the device's cursor over what was delivered, as far as the timestamp says."""
-    device, user_id = call.device, call.user_id
+    device, delivery = call.device, call.device.delivery
+    before, device.acknowledging = device.acknowledging, Pending()
+    mine = device.acknowledging
+    try:
+        await before  # what one acknowledges depends on what those before it did
+        await _acknowledge(call, delivery, body)
+    finally:
+        mine.succeed(None)
+
+
+async def _acknowledge(call: Call, delivery: Delivery | None, body: Raw) -> None:
+    device = call.device
     if not device.explicit:
-        device.explicit = True
+        device.explicit = True  # even if the body is wrong: whoever sends this knows how to acknowledge
         await call.hub.store.devices.mark_explicit(device.id)
-    delivery = device.delivery
+    timestamp = schema.decode_body(body, schema.Ack).timestamp
     if delivery is None:
         return
-    end = delivery.answer_end(body.timestamp)
+    end = delivery.answer_end(timestamp)
     if end is None:
-        end = await _end_by_message(call, user_id, delivery, body.timestamp)
-    if device.user_id == user_id and device.delivery is delivery:
-        call.hub.acknowledge(device, end)
+        end = await _end_by_message(call, delivery, timestamp)
+    if device.delivery is delivery:
+        call.hub.acknowledge(device, delivery, end)
 
 
-async def _end_by_message(call: Call, user_id: int, delivery: Delivery, timestamp: int) -> int:
+async def _end_by_message(call: Call, delivery: Delivery, timestamp: int) -> int:
     """The oldest delivered message of exactly this time, or else what lies before the first later one.
 
     The mailbox is read again rather than kept: a device may leave any number unacknowledged.
     """
     position, before_later = delivery.cursor, None
     while position < delivery.delivered:
-        entries = await call.hub.store.mail.read(user_id, position, _PAGE)
+        entries = await call.hub.store.mail.read(delivery.user_id, position, _PAGE)
         for entry in entries:
             if entry.position > delivery.delivered:
                 break

@@ -14,6 +14,7 @@ from msgspec import Raw
 from twisted.logger import Logger
 
 from chatsvc.blobs import Download
+from chatsvc.chat.delivery import Delivery
 from chatsvc.chat.hub import Hub
 from chatsvc.chat.session import Device, Gone, Session
 from chatsvc.passwords import Busy
@@ -113,6 +114,7 @@ class Part(NamedTuple):
     """One of several answers to a FETCHMSG: it delivers what lies between two positions."""
 
     body: bytes
+    delivery: Delivery
     start: int
     end: int
     #: The timestamp of its first message, in ms; None if it has none.
@@ -259,14 +261,14 @@ async def discard(payload: Payload | None) -> None:
 
 def _acknowledge_before(call: Call) -> None:
     """A later request of a device that knows no ACKFETCH says that what came before it was read."""
-    session, device = call.session, call.session.device
+    ledger, device = call.session.ledger, call.session.device
     if call.arrived is None or device is None or device.explicit or call.kind == "ACKFETCH":
         return
-    answered_at = session.ledger.answered_at
-    if not call.readable or answered_at is None:
+    if not call.readable or ledger.answered_at is None:
         return
-    if call.kind == "FETCHMSG" or call.arrived - answered_at >= IMPLICIT_AFTER:
-        call.hub.acknowledge(device, session.ledger.answered_position)
+    if call.kind == "FETCHMSG" or call.arrived - ledger.answered_at >= IMPLICIT_AFTER:
+        for delivery, end in ledger.answered.items():
+            call.hub.acknowledge(device, delivery, end)
 
 
 def _settled(call: Call) -> bool:
@@ -351,9 +353,11 @@ async def _send_parts(call: Call, parts: AsyncGenerator[Part, None]) -> bytes:
     outlet = session.outlet
     try:
         async for part in parts:
+            if device.delivery is not part.delivery:
+                raise Refusal(errors.NOT_LOGGED_IN)  # the binding has just ended
             outlet.send(frame(outlet.dialect, envelope(call.kind, part.body)))
-            if device.delivery is not None:
-                session.ledger.give(outlet.offset, device.delivery, part.start, part.end, part.newest)
+            session.ledger.give(outlet.offset, part.delivery, part.start, part.end, part.newest)
+            session.fetched = True
             await outlet.drained(call.hub.limits.send_buffer)
     finally:
         await parts.aclose()

@@ -14,7 +14,7 @@ from chatsvc.chat.delivery import Delivery, Ledger
 from chatsvc.chat.rendering import Push
 from chatsvc.store.link import Unavailable
 from chatsvc.store.mail import Entry
-from chatsvc.tasks import spawn
+from chatsvc.tasks import Pending, spawn
 from chatsvc.wire.frames import Dialect
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Outlet(Protocol):
 class Device:
     """A device that has connections to this node; they share what was delivered to it."""
 
-    __slots__ = ("delivery", "explicit", "id", "sessions", "token", "touched", "user_id")
+    __slots__ = ("acknowledging", "delivery", "explicit", "id", "sessions", "token", "touched", "user_id")
 
     def __init__(self, device_id: str, token: int, user_id: int | None, explicit: bool) -> None:
         self.id = device_id
@@ -64,6 +64,9 @@ class Device:
         self.explicit = explicit
         #: None until it has asked for its messages.
         self.delivery: Delivery | None = None
+        #: Done when its last ACKFETCH has been taken.
+        self.acknowledging: Pending[None] = Pending()
+        self.acknowledging.succeed(None)
         self.sessions: set[Session] = set()
         #: When its time to live was last renewed, in seconds.
         self.touched = 0.0
@@ -123,16 +126,16 @@ class Session:
         That acknowledges what was delivered so far, for a device that knows no better way.
         """
         if self.device is not None and not self.device.explicit:
-            self.hub.acknowledge(self.device, self.ledger.reached_peer(arrived))
+            for delivery, end in self.ledger.reached_peer(arrived).items():
+                self.hub.acknowledge(self.device, delivery, end)
 
     def restart(self) -> None:
-        """Forget what belongs to the binding that ended."""
+        """Forget what belongs to the binding that ended; what it delivered stays delivered."""
         self.user_id = None
         self.position = None
         self.fetched = False
         self.limit_position = None
         self._behind = False
-        self.ledger.reset()
 
     # Pushing.
 
@@ -140,6 +143,8 @@ class Session:
         """Push what comes after `position` in this user's mailbox."""
         self.user_id = user_id
         self.position = position
+        if position < self.hub.last(user_id):
+            self.fall_behind()
 
     def hold(self) -> None:
         """Push nothing until `release`: something is being written that a push must not come before."""

@@ -1,7 +1,7 @@
 """The memory that unfinished requests of all connections of a node may hold together.
 
 A frame's JSON must be whole before it can be read, so a thousand peers that send sixteen megabytes
-each, slowly, would fill the machine. Over the limit, reading pauses, the largest first.
+each, slowly, would fill the machine. Over the limit, reading pauses, the largest first, until one is left.
 """
 
 from __future__ import annotations
@@ -44,25 +44,29 @@ class Budget:
         self._balance()
 
     def _balance(self) -> None:
+        limits = self._limits
+        bound = [reader for reader in self._held if reader.is_bound]
         unbound = [reader for reader in self._held if not reader.is_bound]
-        held = sum(self._held[reader] for reader in unbound)
-        if held > self._limits.unfinished_unbound:
-            self._pause_largest(unbound)
-        elif sum(self._held.values()) > self._limits.unfinished:
-            self._pause_largest(list(self._held))
-        elif self._paused:
-            self._resume(min(self._paused, key=self._size))
+        over = sum(self._held.values()) > limits.unfinished
+        over_unbound = over or sum(map(self._size, unbound)) > limits.unfinished_unbound
+        candidates: list[Reader] = []
+        for readers, is_over in ((bound, over), (unbound, over_unbound)):
+            reading = [reader for reader in readers if reader not in self._paused]
+            if is_over and reading:
+                # One of them always reads on: were all to wait, none would ever end and make room.
+                candidates += reading if len(reading) > 1 else []
+            elif len(reading) < len(readers):
+                self._resume(min(self._paused.intersection(readers), key=self._size))
+        if candidates:
+            self._pause(max(candidates, key=self._size))
 
-    def _pause_largest(self, readers: list[Reader]) -> None:
-        reading = [reader for reader in readers if reader not in self._paused]
-        if reading:
-            largest = max(reading, key=self._size)
-            self._paused.add(largest)
-            largest.pause_for_budget(True)
+    def _pause(self, reader: Reader) -> None:
+        self._paused.add(reader)
+        reader.pause_for_budget(True)
 
     def _resume(self, reader: Reader) -> None:
         self._paused.discard(reader)
         reader.pause_for_budget(False)
 
     def _size(self, reader: Reader) -> int:
-        return self._held.get(reader, 0)
+        return self._held[reader]

@@ -100,7 +100,7 @@ class Connection(Protocol):
         self.counted = False
         #: The peer sends nothing more.
         self.ended = False
-        self.received_at = self.requested_at = server.clock.seconds()
+        self.received_at = server.clock.seconds()
         #: When to cut the connection whatever happens, once it is being closed.
         self.cut_at: float | None = None
         #: What the last sweep saw of the writing, and when it saw it change.
@@ -126,7 +126,8 @@ class Connection(Protocol):
             return
         self.received_at = self._clock.seconds()
         if self.reader.at_boundary:
-            quiet = not self._running and self._next is None
+            # Nothing is outstanding, and the last answer is not only given but written out.
+            quiet = not self._running and self._next is None and self.session.ledger.answered_at is not None
             self._began = self.received_at if quiet else None
         self.reader.receive(data)
         if self._payload is not None:
@@ -178,7 +179,7 @@ class Connection(Protocol):
         finally:
             self._advancing = False
         self.regulate()
-        if self.ended and not self._running and self._next is None:
+        if self.ended and not self._running and self._next is None and self._has_room():
             self.close()
 
     def _has_room(self) -> bool:
@@ -195,7 +196,6 @@ class Connection(Protocol):
         if head is None:
             return None
         arrived, self._began = self._began, None
-        self.requested_at = self.received_at
         return Call(self.session, head, arrived)
 
     def _add(self, slot: _Slot) -> None:
@@ -248,7 +248,7 @@ class Connection(Protocol):
         self.session.ledger.written(self.outbox.written, self._clock.seconds())
         if self._lingered is not None:
             self._half_close()
-        elif self._next is not None or not self._reading:
+        elif self._next is not None or not self._reading or self.ended:
             self._advance()
         if self.cut_at is not None and not self.outbox.queued:
             self.outbox.detach()
@@ -269,7 +269,8 @@ class Connection(Protocol):
     @property
     def stalls(self) -> bool:
         """Whether a frame is unfinished, and it is the peer's turn."""
-        return not self.reader.at_boundary and (self._reading or self._over_budget)
+        its_turn = (self._reading or self._over_budget) and not self.ended
+        return its_turn and not self.reader.at_boundary
 
     def pause_for_budget(self, paused: bool) -> None:
         """Stop reading, or go on, for the sake of all connections' memory."""
@@ -280,12 +281,14 @@ class Connection(Protocol):
         """Read on only if there is room for what comes."""
         if self._lingered is not None or self.ended:
             return
-        blocked = self._no_more or self._next is not None or not self._has_room()
-        full = bool(self.reader.payload_left) and self.reader.buffered >= _PAYLOAD_HELD
+        uploading = bool(self.reader.payload_left)  # of a request that has begun, or is the next
+        blocked = self._next is not None or not self._has_room() or (self._no_more and not uploading)
+        full = uploading and self.reader.buffered >= _PAYLOAD_HELD
         reading = not (blocked or full or self._over_budget)
         if reading != self._reading:
             self._reading = reading
             if reading:
+                self.received_at = self._clock.seconds()  # until now it could make no progress
                 self.transport.resumeProducing()
             else:
                 self.transport.pauseProducing()

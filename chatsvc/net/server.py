@@ -90,10 +90,17 @@ class Server(Factory):
         same[connection] = None
         same.move_to_end(connection)
         if len(same) > self.limits.unbound_per_address:
-            idle = next((other for other in same if not other.busy), None)
-            if idle is not None:
-                self._forget_unbound(idle)
-                idle.close()
+            self._close_longest_idle(same)
+
+    def _close_longest_idle(self, same: OrderedDict[Connection, None]) -> None:
+        """Bring the connections of one address down to the cap; those that are busy are spared."""
+        for other in list(same):
+            if len(same) <= self.limits.unbound_per_address:
+                break
+            if not other.busy:
+                self._forget_unbound(other)
+                if not other.is_bound:  # it may be, through another connection of its device
+                    other.close()
 
     def _forget_unbound(self, connection: Connection) -> None:
         connection.counted = False
@@ -126,7 +133,7 @@ class Server(Factory):
                 connection.outbox.abort()
         elif connection.is_bound or connection.busy:
             return
-        elif now - connection.requested_at > limits.unbound_idle:
+        elif now - connection.received_at > limits.unbound_idle:
             connection.close()
         elif not connection.counted:
             self.used(connection)  # its binding ended elsewhere

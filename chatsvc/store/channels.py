@@ -79,9 +79,9 @@ class Channels:
             self.on_message(keys.user_of_channel(channel), reply[2])
         elif kind == b"ssubscribe":
             user_id = keys.user_of_channel(channel)
-            waiters = self._wanted.get(user_id)
-            if waiters is not None:
-                self._wanted[user_id] = None
-                for stands in waiters:
+            if user_id in self._wanted:
+                # Told each time: the first of two confirmations may be that of a subscription given up.
+                waiters, self._wanted[user_id] = self._wanted[user_id], None
+                for stands in waiters or ():
                     stands.succeed(None)
                 self.on_subscribed(user_id)

@@ -9,12 +9,17 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 import txredisapi
-from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IProtocolFactory, IStreamClientEndpoint
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from chatsvc.tasks import Clock, Pending, run, spawn
 from chatsvc.wire.errors import STORAGE_FULL, STORAGE_UNAVAILABLE, Refusal
@@ -30,6 +35,8 @@ REPLY_TIMEOUT = 3.0
 WRITE_WINDOW = 2.5
 #: How often a link proves that it lives, in seconds.
 PROBE_INTERVAL = 5.0
+#: How long an orderly close may take before the connection is cut, in seconds.
+CLOSE_WAIT = 2.0
 
 
 class Unavailable(Refusal):
@@ -74,6 +81,7 @@ class StoreProtocol(txredisapi.RedisProtocol):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         self._asked: deque[tuple[Pending[Any], float]] = deque()
         self.on_push: Callable[[list[Any]], None] | None = None
+        self.end = ""  # why it ended, for the operator
 
     def connectionMade(self) -> None:
         for option in ("setTcpNoDelay", "setTcpKeepAlive"):
@@ -105,10 +113,18 @@ class StoreProtocol(txredisapi.RedisProtocol):  # type: ignore[misc]
         else:
             self._asked.popleft()[0].succeed(reply)
 
+    def cut(self, why: str = "") -> None:
+        """End the connection at once; harmless when it has ended."""
+        if self.connected:
+            self.end = why
+            self.transport.abortConnection()
+
     def connectionLost(self, why: Any) -> None:
+        if not self.end:
+            self.end = "it closed the connection" if why.check(ConnectionDone) else why.getErrorMessage()
         super().connectionLost(why)
         while self._asked:
-            self._asked.popleft()[0].fail(txredisapi.ConnectionError("Lost connection"))
+            self._asked.popleft()[0].fail(txredisapi.ConnectionError(self.end))
 
 
 _PUSHED = frozenset((b"smessage", b"ssubscribe", b"sunsubscribe"))
@@ -130,6 +146,24 @@ class _Factory(txredisapi.RedisFactory):  # type: ignore[misc]
         if conn.connected:
             conn.whenDisconnected().addCallback(self._link.lost)
             self._link.opened(conn)
+
+
+@implementer(IStreamClientEndpoint)
+class _Reporting:
+    """An endpoint that also says why it could not connect; who connects again and again does not."""
+
+    def __init__(self, endpoint: Any, on_failure: Callable[[str], None]) -> None:
+        self._endpoint = endpoint
+        self._on_failure = on_failure
+
+    def connect(self, factory: IProtocolFactory) -> Deferred[Any]:
+        """As `IStreamClientEndpoint` has it."""
+        connecting: Deferred[Any] = self._endpoint.connect(factory)
+        return connecting.addErrback(self._failed)
+
+    def _failed(self, failure: Failure) -> Failure:
+        self._on_failure(failure.getErrorMessage())
+        return failure
 
 
 class Link:
@@ -169,14 +203,25 @@ class Link:
 
     def start(self) -> None:
         """Begin to connect, and to reconnect."""
-        self._factory.startConnecting(self._endpoint)
         self._sweep.start(0.25, now=False).addErrback(lambda f: log.failure("link sweep died", failure=f))
+        self._factory.startConnecting(_Reporting(self._endpoint, self._trouble))
 
     async def stop(self) -> None:
         """Close the connection for good."""
         if self._sweep.running:
             self._sweep.stop()
+        waiters, self._waiters = self._waiters, []
+        for pending, _ in waiters:
+            pending.fail(Unavailable())
+        # A store that is frozen, or speaks no TLS, would never close its side.
+        timer = self._reactor.callLater(CLOSE_WAIT, self._cut_all)
         await self._factory.disconnect()
+        if timer.active():
+            timer.cancel()
+
+    def _cut_all(self) -> None:
+        for connection in list(self._factory.pool):
+            connection.cut()
 
     @property
     def up(self) -> bool:
@@ -237,13 +282,15 @@ class Link:
             until = self._reactor.seconds() + WRITE_WINDOW + self._clock_offset
             args = (int(until * 1000), *args)
         try:
-            return await self._reply(connection, pack((b"EVALSHA", script.sha, 1, key, *args)))
-        except _NoScript:
-            # Somebody flushed the scripts; nothing was executed.
-            return await self._reply(connection, pack((b"EVAL", script.source, 1, key, *args)))
+            try:
+                return await self._reply(connection, pack((b"EVALSHA", script.sha, 1, key, *args)))
+            except _NoScript:
+                # Somebody flushed the scripts; nothing was executed.
+                return await self._reply(connection, pack((b"EVAL", script.source, 1, key, *args)))
         except _TooLate:
             # The store was frozen, or a clock has jumped; nothing was executed.
-            await self._read_clock(connection)
+            with suppress(txredisapi.RedisError):  # gone meanwhile: each new connection reads it anyway
+                await self._read_clock(connection)
             raise _Lost from None
 
     async def _reply(self, connection: StoreProtocol, command: bytes) -> Any:
@@ -285,10 +332,9 @@ class Link:
         """A connection is there, but not yet usable."""
 
         def failed(error: Exception) -> None:
-            self.problem = str(error) or type(error).__name__
-            log.warn("The store does not accept us: {why}", why=self.problem, link=self._name)
+            self._trouble(str(error) or type(error).__name__)
             # Not at once, or a wrong password would be tried in a tight loop.
-            self._reactor.callLater(1.0, connection.transport.abortConnection)
+            self._reactor.callLater(1.0, connection.cut)
 
         run(self._prepare(connection), self._announce, failed)
 
@@ -318,8 +364,14 @@ class Link:
         """A connection is gone; the factory makes another."""
         if connection is self._connection:
             self._connection = None
-            self.problem = "the connection was lost"
-            log.warn("The connection to the store was lost", link=self._name)
+            self._trouble(connection.end)
+
+    def _trouble(self, why: str) -> None:
+        """Keep why there is no connection; the log says it once, not at every try."""
+        why = why.rstrip(".")
+        if why != self.problem and self._sweep.running:
+            self.problem = why
+            log.warn("The store cannot be used: {why}", why=why, link=self._name)
 
     async def _read_clock(self, connection: StoreProtocol) -> None:
         seconds, micros = await connection.ask(pack((b"TIME",)), self._reactor.seconds())
@@ -331,8 +383,7 @@ class Link:
         for connection in list(self._factory.pool):
             asked = connection.oldest()
             if asked is not None and now - asked > REPLY_TIMEOUT:
-                log.warn("The store did not reply in {seconds} s", seconds=REPLY_TIMEOUT, link=self._name)
-                connection.transport.abortConnection()
+                connection.cut(f"it did not reply within {REPLY_TIMEOUT:g} s")
         if self._waiters:
             late = [pending for pending, until in self._waiters if now >= until]
             self._waiters = [waiter for waiter in self._waiters if now < waiter[1]]
