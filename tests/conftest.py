@@ -13,6 +13,13 @@ from twisted.logger import LogEvent, LogLevel, globalLogPublisher
 from tests.service import Service, Valkey
 
 
+@pytest.fixture(autouse=True, scope="session")
+def keep_what_is_loaded() -> None:
+    """Makes a collection after each test cheap: it looks at nothing that was there before the first one."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def no_unhandled_failure(request: pytest.FixtureRequest) -> Iterator[list[LogEvent]]:
     """Collects what is logged as a failure; a test that expects some empties the list it is given."""

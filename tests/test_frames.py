@@ -1,20 +1,14 @@
-"""The frame reader against ``docs/protocol.md`` sections 1 and 2: any frames, any pieces, any trouble.
+"""The frame reader against ``docs/protocol.md`` sections 1 and 2: any frames, any pieces, limits, memory.
 
-What the JSON of a frame means is not tested here but in ``test_schema.py``.
+How it tells the dialect is in ``test_frames_dialect.py``; what the JSON means, in ``test_schema.py``.
 """
 
 from __future__ import annotations
 
-import json
 import sys
-import time
-import tracemalloc
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from itertools import pairwise
 from struct import Struct
 from typing import Any, NamedTuple
-from unittest import mock
 
 import pytest
 from hypothesis import assume, given, settings
@@ -24,78 +18,7 @@ from chatsvc.wire import frames
 from chatsvc.wire.errors import Violation
 from chatsvc.wire.frames import DIALECTS, NETWORK, RELEASED, SEED, Dialect, FrameReader, Head
 from chatsvc.wire.limits import KIB, MIB, Limits
-
-EACH_DIALECT = pytest.mark.parametrize("dialect", DIALECTS.values(), ids=DIALECTS)
-SHORT = [SEED, NETWORK]
-
-
-class Frame(NamedTuple):
-    """What came out of a reader for one frame."""
-
-    json: bytes | None
-    payload_length: int
-    payload: bytes
-
-
-def read(reader: FrameReader, chunks: Iterable[bytes]) -> list[Frame]:
-    """All that `reader` makes of `chunks`; of a payload as much as has come."""
-    heads: list[Head] = []
-    payloads: list[bytearray] = []
-    for chunk in chunks:
-        reader.receive(chunk)
-        while True:
-            while reader.payload_left and (data := reader.read_payload()):
-                payloads[-1] += data
-            head = reader.next_head()
-            if head is None:
-                break
-            heads.append(head)
-            payloads.append(bytearray())
-    return [Frame(*head, bytes(payload)) for head, payload in zip(heads, payloads, strict=True)]
-
-
-def header(dialect: Dialect, json_length: int, payload_length: int = 0) -> bytes:
-    """A header, made from the table of section 1 and not by the code under test."""
-    order: Any = "big" if dialect is NETWORK else "little"
-    wide = 8 if dialect is RELEASED else 4
-    lengths = json_length.to_bytes(4, order, signed=True), payload_length.to_bytes(wide, order, signed=True)
-    return b"".join(lengths)
-
-
-def on_the_wire(dialect: Dialect, frame: Frame) -> bytes:
-    assert frame.json is not None
-    return header(dialect, len(frame.json), frame.payload_length) + frame.json + frame.payload
-
-
-def bytewise(stream: bytes) -> Iterator[bytes]:
-    return (stream[at : at + 1] for at in range(len(stream)))
-
-
-def an_object(length: int, fields: dict[str, Any] | None = None, filler: str = "x") -> bytes:
-    """A JSON object of `length` bytes, or of what `fields` take if that is more."""
-
-    def dump(value: object) -> bytes:
-        return json.dumps(value, ensure_ascii=False).encode()
-
-    fields = fields or {}
-    room = max(0, length - len(dump({**fields, "pad": ""})))
-    times, rest = divmod(room, len(dump(filler)) - 2)
-    return dump({**fields, "pad": filler * times + "x" * rest})
-
-
-@contextmanager
-def memory() -> Iterator[list[int]]:
-    """Counts what the block allocates at its peak, and what it still holds at its end, in bytes."""
-    counts: list[int] = []
-    tracemalloc.start()
-    try:
-        before = tracemalloc.get_traced_memory()[0]
-        yield counts
-        held, peak = tracemalloc.get_traced_memory()
-        counts += [peak - before, held - before]
-    finally:
-        tracemalloc.stop()
-
+from tests.framing import EACH_DIALECT, Frame, an_object, bytewise, header, memory, on_the_wire, read
 
 # -- any frames in any pieces ----------------------------------------------------------------------
 
@@ -178,7 +101,7 @@ def test_trailing_bytes_stay_until_their_frame_is_whole(
     cut = data.draw(st.integers(1, len(rest) - second.payload_length - 1))
     reader = FrameReader(Limits())
     assert read(reader, [wire + rest[:cut]]) == [first]
-    assert reader.unfinished == cut
+    assert reader.unfinished == reader.buffered == cut
     assert not reader.at_boundary
     assert read(reader, [rest[cut:]]) == [second]
     assert reader.at_boundary
@@ -203,119 +126,6 @@ def test_an_outgoing_frame_is_header_and_json() -> None:
     assert frames.frame(SEED, b"{}", 5) == b"\x02\0\0\0\x05\0\0\0{}"
     assert frames.frame(NETWORK, b"{}", 5) == b"\0\0\0\x02\0\0\0\x05{}"
     assert frames.frame(SEED, b"") == bytes(8)
-
-
-# -- telling the dialect from the first frame ------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("start", "dialect"),
-    [
-        (b"\0\0\0\x02\0\0\0\0{", NETWORK),
-        (b"\x02\0\0\0\0\0\0\0{", SEED),  # as a `released` payload length it would be over any limit
-        (b"\x02\0\0\0\0\0\0\0\0", RELEASED),
-        (b"\x02\0\0\0\xff\xff\xff\xff\x7a", RELEASED),
-        (b"\0\0\0\0\0\0\0\0\0", RELEASED),
-        (b"\0\x01\x01\0\0\0\0\0{", SEED),  # 65,792 reads the same both ways
-        (b"\xff\xff\xff\0\0\0\0\0{", SEED),  # and not -256, big-endian
-        (b"\0\xff\xff\xff\0\0\0\0{", NETWORK),
-    ],
-)
-def test_the_ninth_byte_and_the_zeros_of_the_length_tell_the_dialect(start: bytes, dialect: Dialect) -> None:
-    reader = FrameReader(Limits())
-    assert read(reader, bytewise(start[:8])) == []
-    assert reader.dialect is None
-    assert reader.unfinished == 8
-    assert read(reader, [start[8:]]) == []
-    assert reader.dialect is dialect
-
-
-@pytest.mark.parametrize("length", [b"\x01\0\0\x01", b"\xff\xff\xff\xff", b"GET ", b"\0\0\0\0"])
-def test_a_first_frame_that_fits_no_dialect_is_a_violation(length: bytes) -> None:
-    for start in ([length + b"\0\0\0\0{"], bytewise(length + b"\0\0\0\0{")):
-        reader = FrameReader(Limits())
-        with pytest.raises(Violation, match=r"\.$"):
-            read(reader, start)
-        assert reader.dialect is None  # so the answer goes out as `released`
-
-
-#: Two bytes between two zeros: the lengths that a 4+4 header leaves open.
-MIDDLES = [(1, 0), (0, 1), (1, 2), (2, 1), (0, 9), (0xFF, 0xFE)]
-
-
-def ambiguous(middle: tuple[int, int], dialect: Dialect) -> tuple[bytes, int, int]:
-    """The header with `middle`, the length that it has in `dialect`, and the smaller of its two lengths."""
-    length = bytes([0, *middle, 0])
-    little, big = int.from_bytes(length, "little"), int.from_bytes(length, "big")
-    return length + bytes(4), big if dialect is NETWORK else little, min(little, big)
-
-
-@pytest.mark.parametrize("decoy", ["x", "{", "}", "]", "\\", '"', "\u00e9"])
-@pytest.mark.parametrize("dialect", SHORT, ids=lambda dialect: dialect.name)
-def test_an_ambiguous_length_is_the_one_at_which_an_object_ends(dialect: Dialect, decoy: str) -> None:
-    for middle in MIDDLES:
-        start, length, smaller = ambiguous(middle, dialect)
-        text = an_object(length, filler=decoy)
-        reader = FrameReader(Limits())
-        assert read(reader, [start, text[: smaller - 1]]) == []
-        assert reader.dialect is None
-        assert read(reader, [text[smaller - 1 :]]) == [Frame(text, 0, b"")]
-        assert reader.dialect is dialect
-
-
-@pytest.mark.parametrize("dialect", SHORT, ids=lambda dialect: dialect.name)
-@pytest.mark.parametrize("length", [256, 65536])
-def test_an_ambiguous_frame_may_come_byte_by_byte(length: int, dialect: Dialect) -> None:
-    frame = Frame(an_object(length), 3, b"abc")
-    reader = FrameReader(Limits())
-    assert read(reader, bytewise(on_the_wire(dialect, frame))) == [frame]
-    assert reader.dialect is dialect
-
-
-@pytest.mark.parametrize("broken", [b"{" * 256, b"{}" * 128, b'{"a":1' + b" " * 250, b'{"a":"' + b"\n" * 250])
-def test_when_the_smaller_reading_is_no_object_it_is_the_other(broken: bytes) -> None:
-    for start, other in ((b"\0\x01\0\0", NETWORK), (b"\0\0\x01\0", SEED)):
-        reader = FrameReader(Limits())
-        assert read(reader, [start + bytes(4) + broken]) == []
-        assert reader.dialect is other
-
-
-#: Too deep for any recursive parser, closed again; then a string begins.
-DEEP = b'{"d":' + b"[" * 3000 + b"]" * 3000 + b',"s\\\\":"'
-
-
-@pytest.mark.parametrize("inside", [b"x", b"}", b"]}", b"{", b'\\"', b'\\"}', b"\\\\", b"\\n}"])
-def test_an_ambiguous_first_frame_may_be_too_deep_for_the_parser(inside: bytes) -> None:
-    for length, dialect in ((0x2000, SEED), (0x2000, NETWORK), (0x200000, SEED), (0x200000, NETWORK)):
-        text = DEEP + inside + b"x" * (length - len(DEEP) - len(inside) - 2) + b'"}'
-        frame = Frame(text, 0, b"")
-        reader = FrameReader(Limits())
-        assert read(reader, [on_the_wire(dialect, frame)]) == [frame]
-        assert reader.dialect is dialect
-
-
-@settings(deadline=None)
-@given(
-    st.sampled_from([1, 3, 64 * KIB]),
-    st.dictionaries(st.text('"\\{}[]a', max_size=6), values, min_size=1, max_size=3),
-)
-def test_brackets_close_at_the_end_of_an_object_and_nowhere_before(step: int, value: dict[str, Any]) -> None:
-    text = json.dumps(value).encode()
-    with mock.patch.object(frames, "_STEP", step):
-        closed = [end for end in range(1, len(text) + 1) if frames._closes_all(text[:end])]
-    assert closed == [len(text)]
-
-
-def test_small_limits_hold_before_the_dialect_is_known() -> None:
-    limits = Limits(json=1000)
-    for middle in ((4, 5), (0xFF, 0xFE)):  # both readings are over the limit
-        start = bytes([0, *middle, 0, 0, 0, 0, 0])
-        with pytest.raises(Violation, match="at most 1000 bytes"):
-            read(FrameReader(limits), [start + b"{"])
-    reader = FrameReader(limits)  # 768, or else 196,608
-    assert read(reader, [b"\0\x03\0\0" + bytes(4), an_object(2000)[:767]]) == []
-    with pytest.raises(Violation, match="declares 196608"):
-        read(reader, [b"x"])
 
 
 # -- limits and violations -------------------------------------------------------------------------
@@ -392,7 +202,7 @@ def test_a_payload_is_handed_on_as_it_comes(dialect: Dialect) -> None:
             assert not reader.at_boundary
             assert reader.next_head() is None
             reader.receive(chunk)
-            assert reader.unfinished == 0
+            assert (reader.unfinished, reader.buffered) == (0, len(chunk))
             assert reader.read_payload() == chunk
             assert reader.read_payload() == b""
     assert counts[0] < 2 * len(chunk)
@@ -425,7 +235,7 @@ class CountedHeader:
 def test_a_frame_in_many_pieces_is_looked_at_twice_and_copied_a_few_times() -> None:
     counted: Any = CountedHeader(RELEASED.header)
     reader = FrameReader(Limits(), RELEASED._replace(header=counted))
-    frame = Frame(an_object(2 * MIB), 0, b"")
+    frame = Frame(an_object(512 * KIB), 0, b"")
     wire = on_the_wire(RELEASED, frame)
     copied = room = 0
     for at, byte in enumerate(bytewise(wire[:-1]), 1):
@@ -438,30 +248,3 @@ def test_a_frame_in_many_pieces_is_looked_at_twice_and_copied_a_few_times() -> N
     assert copied < 16 * len(wire)
     assert read(reader, [wire[-1:]]) == [frame]
     assert counted.reads == 2  # when it was whole, and when the JSON was
-
-
-def test_an_ambiguous_frame_in_many_pieces_is_parsed_once() -> None:
-    frame = Frame(an_object(65536), 0, b"")
-    with mock.patch.object(frames, "_is_object", wraps=frames._is_object) as parse:
-        assert read(FrameReader(Limits()), bytewise(on_the_wire(NETWORK, frame))) == [frame]
-    assert parse.call_count == 1
-
-
-@pytest.mark.parametrize("unit", [b'\\"', b'"a",', b'"{', b"\\\\", b"a", b"["])
-def test_hostile_deep_json_costs_linear_time_and_little_memory(unit: bytes) -> None:
-    def hostile(size: int) -> bytes:
-        return DEEP + unit * (size // len(unit))
-
-    def cost(data: bytes) -> float:
-        def once() -> float:
-            start = time.process_time()
-            assert not frames._is_object(data)
-            return time.process_time() - start
-
-        return min(once() for _ in range(5))
-
-    small, large = hostile(32 * KIB), hostile(256 * KIB)
-    assert cost(large) < 24 * cost(small)  # eight times the bytes; 64 if it were quadratic
-    with memory() as counts:
-        frames._is_object(large)
-    assert counts[0] < 16 * len(large)

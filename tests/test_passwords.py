@@ -7,28 +7,17 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Coroutine, Iterator
-from typing import Any, TypeVar
+from collections.abc import Iterator
 
 import bcrypt
 import pytest
 import pytest_twisted
-from twisted.internet import reactor as installed_reactor
-from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from chatsvc.passwords import Busy, Passwords
-from chatsvc.tasks import deferred
+from tests.waiting import DEADLINE, reactor, within
 
-reactor: Any = installed_reactor  # to a type checker it is a module
-T = TypeVar("T")
 COST = 4
-DEADLINE = 20.0
-
-
-def within(work: Coroutine[Any, Any, T]) -> Deferred[T]:
-    """Start `work`, and fail if it takes too long."""
-    return deferred(work).addTimeout(DEADLINE, reactor)
 
 
 class Gate:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -14,7 +15,7 @@ from functools import partial
 
 import pytest
 
-from tests.raw import Raw
+from tests.raw import DEADLINE, Answer, Raw
 from tests.service import Service, wait_for
 
 KIB, MIB = 1024, 1024**2
@@ -226,3 +227,22 @@ def test_the_memory_of_unfinished_requests_is_bounded(service: Callable[..., Ser
     # Afterwards there is room again.
     for _ in range(10):
         assert server.connect().ask("LOGOUT", pad="x" * (3 * MIB // 2)).ok
+
+
+def test_many_large_requests_at_once_are_all_answered(service: Callable[..., Service]) -> None:
+    # Together they are ten times what may be held: most are paused for a while, and none for ever.
+    limits = ("--max-json", "2MiB", "--max-unfinished-unbound", "4MiB", "--max-unfinished", "6MiB")
+    server = service(*limits).start()
+    member = server.user()
+    raws = [server.connect() for _ in range(20)] + [server.again(member) for _ in range(10)]
+    answers: list[Answer] = []
+
+    def ask(raw: Raw) -> None:
+        answers.append(raw.ask("LOGOUT", pad="x" * (15 * MIB // 8)))
+
+    threads = [threading.Thread(target=ask, args=(raw,)) for raw in raws]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(DEADLINE)
+    assert [answer.ok for answer in answers] == [True] * len(raws)

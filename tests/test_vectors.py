@@ -21,7 +21,7 @@ from chatsvc.wire.frames import RELEASED, FrameReader
 from chatsvc.wire.limits import Limits
 from chatsvc.wire.schema import TOKEN_MAX, decode_body, decode_request, envelope
 from chatsvc.wire.text import for_released
-from tests.test_frames import Frame, bytewise, read
+from tests.framing import Frame, bytewise, read
 from tests.vectors import ALL, ME, OWN, PEER, READS, STORY, TOKEN, VECTORS, Vector, chokes_on, writes
 
 SHAPES: dict[str, type[msgspec.Struct]] = {

@@ -265,7 +265,7 @@ class Hub:
 
     def _subscribed(self, user_id: int) -> None:
         user = self._users.get(user_id)
-        if user is not None and user.last:
+        if user is not None and any(session.position is not None for session in user.sessions):
             spawn(self._look(user), "looking for missed mail")
 
     def _heartbeat(self) -> None:

@@ -147,23 +147,26 @@ async def _parts(call: Call, limit: int | None) -> AsyncGenerator[Part, None]:
     try:
         delivery, last = await _open(call)
         start = delivery.cursor
-        if limit is not None and session.limit_position is not None:
+        if limit is None:
+            session.limit_position = None
+        elif session.limit_position is not None:
             start = max(start, session.limit_position)
-        session.limit_position = None
         answer = _Answer(call, delivery, start, limit)
         async for entry, message in _foreign(call, delivery.user_id, start, last):
             if answer.is_full(message):
-                yield answer.part(more=True)
                 if limit is not None:
                     session.limit_position = answer.end
+                    yield answer.part(more=True)
                     return
+                yield answer.part(more=True)
                 answer = _Answer(call, delivery, answer.end, limit)
             answer.add(entry, message)
         answer.end = last
-        yield answer.part(more=False)
-        reached = last
         if limit is not None:
             session.limit_position = last
+        yield answer.part(more=False)
+        if call.device.delivery is delivery:  # else it is another mailbox that is pushed here
+            reached = last
     finally:
         session.release(reached)
 

@@ -218,8 +218,10 @@ async def perform(call: Call) -> bytes:
     """Carry a request out; gives the frames that end its answer. Raises `Closing` or `Gone`."""
     answer = await _perform(call)
     if call.row is not None and call.row.followed_by is not None and call.session.outlet.dialect is RELEASED:
-        json = schema.encode({"request": call.row.followed_by})
-        answer += await _perform(Call(call.session, Head(json, 0), None))
+        follower = Call(call.session, Head(schema.encode({"request": call.row.followed_by}), 0), None)
+        if call.problem == errors.STORAGE_UNAVAILABLE:
+            follower.problem = call.problem  # to wait for the store a second time would be too long
+        answer += await _perform(follower)
     return answer
 
 
@@ -242,9 +244,9 @@ async def _perform(call: Call) -> bytes:
     except (Gone, Closing):
         raise
     except Exception as error:
-        info = _info(call, error)
+        call.problem = _info(call, error)
         await discard(call.payload)
-        return _refusal(call, info)
+        return _refusal(call, call.problem)
     if isinstance(result, FileAnswer):
         return await _send_file(call, result)
     if not row.answers:

@@ -166,7 +166,7 @@ class Session:
         if self._holds or self._behind or entry.before > self.position:
             self.fall_behind()
             return
-        frame = push.frame(self.outlet.dialect)
+        frame = b"" if self._is_own(entry) else push.frame(self.outlet.dialect)
         if frame is None or self.outlet.offset - self.outlet.written > self.hub.limits.send_buffer:
             self.fall_behind()
             return
@@ -179,12 +179,15 @@ class Session:
             self._catching_up = True
             spawn(self._catch_up(), "catching up")
 
+    def _is_own(self, entry: Entry) -> bool:
+        """Whether the device sent it itself: then it is passed over, and not pushed."""
+        return self.device is not None and entry.origin == self.device.id
+
     def _pass(self, entry: Entry, frame: bytes) -> None:
         assert self.position is not None
         assert self.device is not None
         before, self.position = self.position, entry.position
-        if entry.origin != self.device.id:
-            self.outlet.send(frame)
+        self.outlet.send(frame)
         if self.fetched and self.device.delivery is not None:
             self.ledger.give(self.outlet.offset, self.device.delivery, before, entry.position)
 
@@ -208,19 +211,25 @@ class Session:
         if user_id is None or position is None:
             self._behind = False
             return
+        published = hub.last(user_id)  # asked first: more may come while the answer is on its way
         entries = await hub.store.mail.read(user_id, position, PAGE)
         if not entries and self.position == position:
             # Nothing more, though more was published: it was trimmed meanwhile.
-            self.position = max(position, hub.last(user_id))
+            self.position = max(position, published)
         for entry in entries:
-            message = rendering.inline(entry, outlet.dialect)
-            if message is None:
-                message = await rendering.whole(entry, outlet.dialect, hub.blobs)
+            frame = b"" if self._is_own(entry) else await self._frame(entry)
             if self.user_id != user_id or self._holds or self.position is None:
                 return
             if entry.position > self.position:
-                self._pass(entry, rendering.push_frame(message, outlet.dialect))
+                self._pass(entry, frame)
             if outlet.offset - outlet.written > hub.limits.send_buffer:
                 return
         if self.position is not None and self.position >= hub.last(self.user_id):
             self._behind = False
+
+    async def _frame(self, entry: Entry) -> bytes:
+        dialect = self.outlet.dialect
+        message = rendering.inline(entry, dialect)
+        if message is None:
+            message = await rendering.whole(entry, dialect, self.hub.blobs)
+        return rendering.push_frame(message, dialect)

@@ -104,7 +104,7 @@ class Connection(Protocol):
         #: When to cut the connection whatever happens, once it is being closed.
         self.cut_at: float | None = None
         #: What the last sweep saw of the writing, and when it saw it change.
-        self.progress = (-1, 0)
+        self.progress: tuple[int, int | None] = (-1, None)
         self.progress_at = 0.0
 
     # What Twisted tells.

@@ -39,6 +39,7 @@ class Outbox:
         self._full = False
         self._settling = False
         self._lost = False
+        self._attached = False
         #: The peer's header form; until it is known, the one that violations are answered in.
         self.dialect: Dialect = RELEASED
         self.offset = 0
@@ -47,6 +48,7 @@ class Outbox:
 
     def attach(self) -> None:
         """Begin to hear from the transport."""
+        self._attached = True
         self._transport.registerProducer(self, not self._pulled)
 
     @property
@@ -79,7 +81,7 @@ class Outbox:
     def resumeProducing(self) -> None:
         """The transport wrote out all that it had (or, if it is no plain socket, takes more)."""
         self._full = False
-        if self.written == self._given:
+        if self.written == self._given and not self._queue:
             return
         self.written = self._given
         waiters, self._waiters = self._waiters, []
@@ -108,12 +110,12 @@ class Outbox:
             self._waiters.append((below, pending))
             await pending
 
-    def in_kernel(self) -> int:
-        """Bytes written out that the peer's system has not acknowledged; 0 where that is not known."""
+    def in_kernel(self) -> int | None:
+        """Bytes written out that the peer's system has not acknowledged; None where that is not known."""
         try:
             raw = fcntl.ioctl(self._transport.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
         except (OSError, AttributeError, ValueError):
-            return 0
+            return None
         return int(struct.unpack("i", raw)[0])
 
     def reached_peer(self) -> int:
@@ -121,7 +123,13 @@ class Outbox:
 
         Only a plain socket can tell; for others, nothing is known to have arrived.
         """
-        return self.written - self.in_kernel() if self._pulled else 0
+        unconfirmed = self.in_kernel()
+        if not self._pulled or unconfirmed is None:
+            return 0
+        # Not `written`: of a long frame the transport may have passed on a part, which in_kernel() counts.
+        transport = self._transport
+        held = len(transport.dataBuffer) - transport.offset + transport._tempDataLen  # noqa: SLF001
+        return self._given - int(held) - unconfirmed
 
     @property
     def can_half_close(self) -> bool:
@@ -130,7 +138,8 @@ class Outbox:
 
     def detach(self) -> None:
         """Let the transport close: it waits for as long as it has a producer."""
-        if not self._lost:
+        if self._attached and not self._lost:
+            self._attached = False
             self._transport.unregisterProducer()
 
     def lost(self) -> None:

@@ -66,12 +66,13 @@ for _, device in ipairs(redis.call('SMEMBERS', KEYS[1] .. ':devices')) do
 end
 return gone
 """)
-#: Says that devices are online; gives the mailbox's end and which of them are bound no more.
+#: Says that devices are online; gives the mailbox's end and which of them are bound no more. A full store
+#: takes no presence (hence pcall), but mail must still be read.
 _ONLINE = Script("""
 local gone = {}
 for i = 3, #ARGV do
   if redis.call('SISMEMBER', KEYS[1] .. ':devices', ARGV[i]) == 1 then
-    redis.call('ZADD', KEYS[1] .. ':online', now + ARGV[2] * 1000, ARGV[i])
+    redis.pcall('ZADD', KEYS[1] .. ':online', now + ARGV[2] * 1000, ARGV[i])
   else
     gone[#gone + 1] = ARGV[i]
   end

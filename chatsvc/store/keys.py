@@ -22,7 +22,7 @@ def user(user_id: int) -> bytes:
 
 
 def part(user_id: int, what: bytes) -> bytes:
-    """One of the keys beside a user's record: devices, out, in, mail, last, cursors, files, online."""
+    """A key beside a user's record: devices, out, in, mail, last, cursors, repeat, files, online."""
     return b"{u:%d}:%b" % (user_id, what)
 
 

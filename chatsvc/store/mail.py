@@ -26,6 +26,8 @@ QUEUE_BYTES = 64 * 1024 * 1024
 REPEAT_LIFE = 24 * 3600
 #: For a message that can have no repeat, only our own second try.
 RETRY_LIFE = 60
+#: Seconds after which cursors that could not be saved are tried again.
+SAVE_PAUSE = 1.0
 
 #: Per message: sender, target, device, repeat, its life, message, flags, file's message key, MD5, file.
 #: Everything is checked before the first write of a message: scripts do not roll back.
@@ -231,8 +233,10 @@ class Mailboxes:
                         self._link.script(_ADVANCE, keys.user(user_id), device, entry_id(cursor))
                         for (user_id, device), cursor in some
                     )
-                except Unavailable:
-                    await self._link.ready(_FOREVER)
+                except Refusal:  # the store is away or full; meanwhile the cursors are kept here
+                    again: Pending[None] = Pending()
+                    self._clock.callLater(SAVE_PAUSE, again.succeed, None)
+                    await again
                     continue
                 for key, cursor in some:
                     if self._cursors.get(key) == cursor:
@@ -244,9 +248,6 @@ class Mailboxes:
         """Set a cursor that lies beyond the end of its mailbox back."""
         self._cursors.pop((user_id, device), None)
         await self._link.write(b"HSET", keys.part(user_id, b"cursors"), device, entry_id(cursor))
-
-
-_FOREVER = 365 * 24 * 3600.0
 
 
 class _Append:
