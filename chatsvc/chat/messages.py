@@ -48,7 +48,7 @@ def _named(body: Raw) -> bytes:
 async def send(call: Call, message: Message) -> schema.MessageName:
     """Store a message in both mailboxes; who is online is told by the store."""
     _check_message(call, message)
-    if message.filemd5 is None and len(message.content) <= call.hub.limits.inline_content:
+    if message.filemd5 is None and not rendering.is_long(message.content, call.hub.limits.inline_content):
         return await _store(call, message)
     call.session.exclusive = True  # a later message that needs no file work would overtake this one
     try:

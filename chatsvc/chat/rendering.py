@@ -41,13 +41,18 @@ class Stored(NamedTuple):
     flags: bytes
 
 
+def is_long(content: str, inline_limit: int) -> bool:
+    """Whether a content is kept in the blob directory: its JSON has more bytes than `inline_limit`."""
+    return len(content) > inline_limit or (not content.isascii() and len(encode(content)) > inline_limit)
+
+
 async def to_stored(message: Message, inline_limit: int, blobs: Blobs) -> Stored:
-    """The stored form; content over `inline_limit` characters goes to the blob directory.
+    """The stored form; content over `inline_limit` bytes goes to the blob directory.
 
     `message` is used up: its content may be taken out.
     """
     flags = b"" if decoded(message.content) is not None else _WRAP
-    if len(message.content) > inline_limit:
+    if is_long(message.content, inline_limit):
         blob = await blobs.put(encode(message.content))
         flags += _BLOB + blob.sha256.encode()
         message.content = ""

@@ -18,6 +18,7 @@ from chatsvc.chat.delivery import Delivery
 from chatsvc.chat.hub import Hub
 from chatsvc.chat.session import Device, Gone, Session
 from chatsvc.passwords import Busy
+from chatsvc.store.link import LINK_WAIT
 from chatsvc.tasks import as_failure
 from chatsvc.wire import errors, schema
 from chatsvc.wire.errors import Refusal
@@ -132,15 +133,22 @@ class Call:
         "payload_length",
         "problem",
         "readable",
+        "received",
         "row",
         "session",
         "tokenid",
     )
 
-    def __init__(self, session: Session, head: Head, arrived: float | None) -> None:
-        """`arrived` is when its first byte came, in seconds, if nothing was outstanding then."""
+    def __init__(
+        self, session: Session, head: Head, arrived: float | None, received: float | None = None
+    ) -> None:
+        """`arrived` is when its first byte came, in seconds, if nothing was outstanding then.
+
+        `received` is when its last byte had come; by default, now.
+        """
         self.session = session
         self.arrived = arrived
+        self.received = session.hub.clock.seconds() if received is None else received
         self.payload: Payload | None = None
         self.payload_length = head.payload_length
         #: It is a request, whatever else is wrong with it.
@@ -218,10 +226,8 @@ async def perform(call: Call) -> bytes:
     """Carry a request out; gives the frames that end its answer. Raises `Closing` or `Gone`."""
     answer = await _perform(call)
     if call.row is not None and call.row.followed_by is not None and call.session.outlet.dialect is RELEASED:
-        follower = Call(call.session, Head(schema.encode({"request": call.row.followed_by}), 0), None)
-        if call.problem == errors.STORAGE_UNAVAILABLE:
-            follower.problem = call.problem  # to wait for the store a second time would be too long
-        answer += await _perform(follower)
+        json = schema.encode({"request": call.row.followed_by})
+        answer += await _perform(Call(call.session, Head(json, 0), None, call.received))
     return answer
 
 
@@ -229,6 +235,8 @@ async def _perform(call: Call) -> bytes:
     session, row = call.session, call.row
     try:
         _acknowledge_before(call)
+        if call.hub.clock.seconds() - call.received > LINK_WAIT and not call.hub.store.up:
+            raise Refusal(errors.STORAGE_UNAVAILABLE)  # it has waited behind others for the store already
         if call.readable and not _settled(call):
             await _identify(call)
         if call.payload_length:
@@ -244,9 +252,9 @@ async def _perform(call: Call) -> bytes:
     except (Gone, Closing):
         raise
     except Exception as error:
-        call.problem = _info(call, error)
+        info = _info(call, error)
         await discard(call.payload)
-        return _refusal(call, call.problem)
+        return _refusal(call, info)
     if isinstance(result, FileAnswer):
         return await _send_file(call, result)
     if not row.answers:

@@ -196,7 +196,7 @@ class Connection(Protocol):
         if head is None:
             return None
         arrived, self._began = self._began, None
-        return Call(self.session, head, arrived)
+        return Call(self.session, head, arrived, self.received_at)
 
     def _add(self, slot: _Slot) -> None:
         self._running.append(slot)

@@ -193,7 +193,6 @@ class Link:
         self._name = name
         self._factory = _Factory(self)
         self._connection: StoreProtocol | None = None  # usable: logged in, scripts loaded
-        self._away_since: float | None = None  # while there is none: when the store last had a chance
         self._waiters: list[tuple[Pending[StoreProtocol], float]] = []
         self._clock_offset = 0.0  # the store's clock minus ours, in seconds, never over the truth
         self._sweep = LoopingCall(self._sweep_once)
@@ -269,19 +268,12 @@ class Link:
             expires = self._reactor.seconds() + LINK_WAIT + REPLY_TIMEOUT
         last_start = expires - REPLY_TIMEOUT
         while True:
-            connection = self._connection or await self._usable(self._patience(last_start))
+            connection = self._connection or await self._usable(last_start)
             try:
                 return await attempt(connection)
             except _Lost:
                 if self._reactor.seconds() >= last_start:
                     raise Unavailable from None
-
-    def _patience(self, last_start: float) -> float:
-        """Until when to wait for a connection: only the first requests after a loss wait at all.
-
-        A client that sends many requests at once is answered one after the other.
-        """
-        return last_start if self._away_since is None else min(last_start, self._away_since + LINK_WAIT)
 
     async def _run_script(
         self, connection: StoreProtocol, script: Script, key: bytes, args: tuple[bytes | str | int, ...]
@@ -358,7 +350,7 @@ class Link:
     def _announce(self, connection: StoreProtocol) -> None:
         if not connection.connected:
             return
-        self._connection, self._away_since = connection, None
+        self._connection = connection
         self._probed = self._reactor.seconds()
         self.reconnects += 1
         self.problem = ""
@@ -372,8 +364,6 @@ class Link:
         """A connection is gone; the factory makes another."""
         if connection is self._connection:
             self._connection = None
-            if self._away_since is None:
-                self._away_since = self._reactor.seconds()
             self._trouble(connection.end)
 
     def _trouble(self, why: str) -> None:
@@ -393,7 +383,6 @@ class Link:
         for connection in list(self._factory.pool):
             asked = connection.oldest()
             if asked is not None and now - asked > REPLY_TIMEOUT:
-                self._away_since = asked if self._away_since is None else self._away_since
                 connection.cut(f"it did not reply within {REPLY_TIMEOUT:g} s")
         if self._waiters:
             late = [pending for pending, until in self._waiters if now >= until]
