@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from twisted.logger import LogEvent, LogLevel, globalLogPublisher
 
-from tests.service import Service, Valkey
+from tests.service import MEASURED, Service, Valkey
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -39,7 +40,13 @@ def no_unhandled_failure(request: pytest.FixtureRequest) -> Iterator[list[LogEve
 @pytest.fixture(scope="session")
 def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """The server behind the `server` fixture."""
-    service = Service(tmp_path_factory.mktemp("server"), "--unbound-per-address", "100000")
+    options = ("--unbound-per-address", "100000")
+    if "COVERAGE_RUN" in os.environ:
+        service = Service(
+            tmp_path_factory.mktemp("server"), *options, command=(*MEASURED, "-n", "--pidfile=")
+        )
+    else:
+        service = Service(tmp_path_factory.mktemp("server"), *options)
     try:
         yield service.start()
         assert "Traceback" not in service.log(), service.log()

