@@ -159,14 +159,16 @@ def test_a_first_frame_that_reads_two_ways_is_answered_after_a_half_close(
 
 def test_a_connection_may_break_at_any_byte(server: Service, dialect: str) -> None:
     raw, data = server.user(dialect), b"0123456789"
-    stream = raw.frame({"request": "FETCHMSG"}) + raw.frame(upload(raw, data, timestamp=1), data)
+    sending = raw.frame(upload(raw, data, timestamp=1), data)
+    stream = raw.frame({"request": "FETCHMSG"}) + sending
     stream += raw.frame({"request": "LOGIN", "body": {"username": raw.name, "passwd": "secret"}})
     for at in range(1, len(stream), 5):
         broken = server.connect(dialect, raw.token)
         broken.socket.sendall(stream[:at])
         (broken.reset if at % 2 else broken.close)()
-    assert raw.ask("STATE").ok
-    assert len(server.device(raw, dialect).fetch()) == 1  # all the same message
+    raw.socket.sendall(sending)
+    assert raw.answer().ok
+    assert len(server.device(raw, dialect).fetch()) == 1  # however many of them came through
 
 
 # Order, and whose a request is.

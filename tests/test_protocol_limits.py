@@ -157,6 +157,16 @@ def test_json_of_the_real_limit_is_read_in_the_short_forms(server: Service, shor
     assert only(raw).response == "UNKNOWN"
 
 
+def test_a_message_of_the_real_size_goes_through(server: Service, dialect: str) -> None:
+    alice, bob = server.user(dialect), server.user("seed")
+    content = "QUJD" * (3 * MIB)  # base64, as the released client sends its photos
+    assert alice.ask("SENDMSG", alice.message(bob.user or 0, "QQ==")).ok
+    assert alice.ask("SENDMSG", alice.message(bob.user or 0, content, md5encoded="large")).ok
+    assert [bob.push()["content"] for _ in range(2)] == ["QQ==", content]
+    first, second = server.device(bob, dialect).fetch()  # more than one answer may hold, so it has its own
+    assert (first["content"], second["content"]) == ("QQ==", content)
+
+
 # Payloads.
 
 

@@ -1,4 +1,4 @@
-"""SENDMSG as `docs/protocol.md` section 5.1 has it: what is refused, what is a repeat, and who gets a push.
+"""SENDMSG as `docs/protocol.md` section 5.1 has it: what is refused, what is a repeat, and what order holds.
 
 Text alone; messages with files are in `tests/test_protocol_files.py`.
 """

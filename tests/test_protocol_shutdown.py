@@ -9,6 +9,7 @@ import hashlib
 import socket
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -86,16 +87,13 @@ def test_what_is_in_flight_is_answered_and_what_was_answered_is_stored(server: S
     for raw in senders:
         assert raw.receive().ok
     terminate(server)
-    counts = []
-    for raw in senders:
-        answers = until_reset(raw)
+    with ThreadPoolExecutor() as threads:  # all read at once, as clients do
+        *sent, logged_in, pushes = threads.map(until_reset, (*senders, login, bob))
+    counts = [1 + len(answers) for answers in sent]
+    for answers in sent:
         assert all((answer.response, answer.status) == ("SENDMSG", "OK") for answer in answers)
-        counts.append(1 + len(answers))
-    assert [answer.response for answer in until_reset(login) if answer.response != "FORWARDMSG"] == [
-        "TOKEN",
-        "LOGIN",
-    ]
-    pushed = [push.body for push in until_reset(bob)]
+    assert [answer.response for answer in logged_in if answer.response != "FORWARDMSG"] == ["TOKEN", "LOGIN"]
+    pushed = [push.body for push in pushes]
     exits(server, 5)
     server.start()
     messages = server.again(bob).fetch()

@@ -276,7 +276,7 @@ def _acknowledge_before(call: Call) -> None:
         return
     if not call.readable or ledger.answered_at is None:
         return
-    if call.kind == "FETCHMSG" or call.arrived - ledger.answered_at >= IMPLICIT_AFTER:
+    if call.arrived - ledger.answered_at >= (0 if call.kind == "FETCHMSG" else IMPLICIT_AFTER):
         for delivery, end in ledger.answered.items():
             call.hub.acknowledge(device, delivery, end)
 

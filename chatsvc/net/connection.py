@@ -35,12 +35,16 @@ LINGER = 5.0
 class _Slot:
     """A place in the order of the answers."""
 
-    __slots__ = ("answer", "closes", "kind")
+    __slots__ = ("answer", "closes", "kind", "size")
 
-    def __init__(self, kind: str, answer: bytes | None = None, *, closes: bool = False) -> None:
+    def __init__(
+        self, kind: str, answer: bytes | None = None, *, closes: bool = False, size: int = 0
+    ) -> None:
         self.kind = kind
         self.answer = answer
         self.closes = closes
+        #: Bytes of JSON that the request takes as long as it is not answered.
+        self.size = size
 
 
 class _Payload:
@@ -87,6 +91,8 @@ class Connection(Protocol):
         self._running: deque[_Slot] = deque()
         self._kinds: dict[str, int] = {}
         self._next: Call | None = None  # it is read, but may not start yet
+        self._read_size = 0  # of the JSON that was read last
+        self._held = 0  # bytes of JSON of all requests that are read and not answered
         self._payload: _Payload | None = None
         self._advancing = False
         self._reading = True
@@ -133,7 +139,7 @@ class Connection(Protocol):
         if self._payload is not None:
             self._payload.wake()
         self._advance()
-        self._server.budget.update(self, self.reader.unfinished)
+        self._account()
 
     def readConnectionLost(self) -> None:
         """The peer has closed its sending half: answer what it sent, then close."""
@@ -195,6 +201,8 @@ class Connection(Protocol):
                 self.outbox.dialect = self.reader.dialect
         if head is None:
             return None
+        self._read_size = len(head.json or b"")
+        self._held += self._read_size
         arrived, self._began = self._began, None
         return Call(self.session, head, arrived, self.received_at)
 
@@ -203,7 +211,7 @@ class Connection(Protocol):
         self._kinds[slot.kind] = self._kinds.get(slot.kind, 0) + 1
 
     def _start(self, call: Call) -> None:
-        slot = _Slot(call.kind)
+        slot = _Slot(call.kind, size=self._read_size)
         self._add(slot)
         if call.payload_length:
             call.payload = self._payload = _Payload(self)
@@ -229,6 +237,7 @@ class Connection(Protocol):
         while running and running[0].answer is not None:
             slot = running.popleft()
             assert slot.answer is not None
+            self._held -= slot.size
             left = self._kinds[slot.kind] - 1
             if left:
                 self._kinds[slot.kind] = left
@@ -243,6 +252,11 @@ class Connection(Protocol):
             self._written()
         self._server.used(self)
         self._advance()
+        self._account()
+
+    def _account(self) -> None:
+        """Tell how much memory requests take here, whether they have still to arrive or to be answered."""
+        self._server.budget.update(self, self.reader.unfinished + self._held)
 
     def _written(self) -> None:
         self.session.ledger.written(self.outbox.written, self._clock.seconds())

@@ -1,0 +1,338 @@
+"""A store in memory with the interface of `chatsvc.store.store.Store`, and two nodes that stand on it.
+
+Nothing is tested here; `tests/test_store_contract.py` holds this store to the real one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+import msgspec
+from twisted.internet.task import Clock
+
+from chatsvc.store import keys
+from chatsvc.store.accounts import USER_ID_MAX, User
+from chatsvc.store.contacts import Relations
+from chatsvc.store.devices import DeviceRecord
+from chatsvc.store.files import FileEntry
+from chatsvc.store.mail import Entry, Outgoing, entry_id
+from chatsvc.tasks import Pending
+from chatsvc.wire import errors
+from chatsvc.wire.errors import Refusal
+from chatsvc.wire.frames import SEED
+from chatsvc.wire.text import name_key
+from tests.fakes import FakeClient, Gate, Node, gated
+
+#: Limits of a `Scene`, small so that little exceeds them.
+SEND_BUFFER = 2000
+INLINE = 1000
+
+
+class _Record:
+    """All that belongs to one user."""
+
+    def __init__(self, name: str, password: bytes) -> None:
+        self.name, self.password, self.avatar = name, password, cast("str | None", None)
+        self.devices: set[str] = set()
+        self.out: set[int] = set()
+        self.into: set[int] = set()
+        self.mail: list[Entry] = []
+        self.cursors: dict[str, int] = {}
+        self.repeats: set[str] = set()
+        self.of_message: dict[str, FileEntry] = {}
+        self.by_md5: dict[str, FileEntry | None] = {}
+
+
+class _Data:
+    """What all nodes of one store share."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.users: dict[int, _Record] = {}
+        self.names: dict[str, int] = {}
+        self.pointers: dict[str, int | None] = {}  # device to user
+        self.explicit: set[str] = set()
+        self.online: set[tuple[int, str]] = set()
+        self.nodes: list[FakeChannels] = []
+
+    def is_bound(self, device: str, user_id: int) -> bool:
+        return user_id in self.users and device in self.users[user_id].devices
+
+    def end(self, user_id: int) -> int:
+        mail = self.users[user_id].mail if user_id in self.users else []
+        return mail[-1].position if mail else 0
+
+    def publish(self, user_id: int, text: bytes) -> None:
+        for node in self.nodes:
+            node.hear(user_id, text)
+
+    def leave(self, user_id: int, device: str) -> None:
+        if user_id in self.users:
+            self.users[user_id].devices.discard(device)
+        self.online.discard((user_id, device))
+        self.publish(user_id, b"r " + device.encode())
+
+    def deliver(self, user_id: int, origin: str, out: Outgoing) -> None:
+        user, before = self.users[user_id], self.end(user_id)
+        place = max(before + 1, int(self._clock.seconds() * 1000) << 32)
+        user.mail.append(Entry(place, before, origin, out.flags, out.message))
+        head = (b"m", entry_id(place), entry_id(before), origin.encode(), out.flags, out.message)
+        self.publish(user_id, b" ".join(head))
+        if out.file is not None:
+            message_key, md5, packed = out.file
+            sha256, size = packed.decode().split(":")
+            file = FileEntry(md5, sha256, int(size))
+            user.of_message[message_key] = file
+            user.by_md5[md5] = file if user.by_md5.get(md5, file) == file else None
+
+
+class _Part:
+    def __init__(self, data: _Data, gate: Gate) -> None:
+        self._data = data
+        self.gate = gate
+
+
+@gated
+class FakeAccounts(_Part):
+    async def create(self, name: str, password_hash: bytes) -> User:
+        user_id = len(self._data.users) + 1
+        if self._data.names.setdefault(name_key(name), user_id) != user_id:
+            raise Refusal(errors.NAME_TAKEN)
+        self._data.users[user_id] = _Record(name, password_hash)
+        return User(user_id, name, None)
+
+    async def find(self, name: str) -> User | None:
+        return self._get(self._data.names.get(name_key(name), 0))
+
+    async def get(self, user_id: int) -> User | None:
+        return self._get(user_id) if user_id <= USER_ID_MAX else None
+
+    def _get(self, user_id: int) -> User | None:
+        record = self._data.users.get(user_id)
+        return None if record is None else User(user_id, record.name, record.avatar)
+
+    async def password_hash(self, user_id: int) -> bytes | None:
+        record = self._data.users.get(user_id)
+        return None if record is None else record.password
+
+    async def rename(self, user: User, name: str) -> None:
+        record, names = self._data.users[user.id], self._data.names
+        if name_key(record.name) == name_key(name):
+            return
+        if names.setdefault(name_key(name), user.id) != user.id:
+            raise Refusal(errors.NAME_TAKEN)
+        del names[name_key(record.name)]
+        record.name = name
+
+    async def set_avatar(self, user_id: int, avatar: str | None) -> None:
+        self._data.users[user_id].avatar = avatar
+
+
+@gated
+class FakeDevices(_Part):
+    async def create(self) -> int:
+        token = 1_000_000_007 * (len(self._data.pointers) + 1)
+        self._data.pointers[keys.device_id(token)] = None
+        return token
+
+    async def load(self, device: str) -> DeviceRecord | None:
+        if device not in self._data.pointers:
+            return None
+        user_id = self._data.pointers[device]
+        bound = user_id is not None and self._data.is_bound(device, user_id)
+        return DeviceRecord(user_id if bound else None, device in self._data.explicit)
+
+    async def is_bound(self, device: str, user_id: int) -> bool:
+        return self._data.is_bound(device, user_id)
+
+    async def touch(self, device: str, *, bound: bool) -> None:
+        pass  # here nothing expires
+
+    async def mark_explicit(self, device: str) -> None:
+        self._data.explicit.add(device)
+
+    async def bind(self, device: str, user_id: int, password_hash: bytes) -> bool:
+        if user_id not in self._data.users or self._data.users[user_id].password != password_hash:
+            return False
+        self._data.users[user_id].devices.add(device)
+        before = self._data.pointers.get(device)
+        if before is not None and before != user_id:
+            self._data.leave(before, device)
+        self._data.pointers[device] = user_id
+        return True
+
+    async def unbind(self, device: str, user_id: int) -> None:
+        self._data.leave(user_id, device)
+        if self._data.pointers.get(device) == user_id:
+            self._data.pointers[device] = None
+
+    async def change_password(self, user_id: int, old_hash: bytes, new_hash: bytes, keep: str) -> bool:
+        user = self._data.users[user_id]
+        if user.password not in (old_hash, new_hash):
+            return False
+        user.password = new_hash
+        for device in user.devices - {keep}:
+            self._data.leave(user_id, device)
+            self._data.pointers[device] = None
+        return True
+
+    async def stay_online(self, user_id: int, devices: list[str]) -> tuple[int, list[str]]:
+        gone = [device for device in devices if not self._data.is_bound(device, user_id)]
+        self._data.online |= {(user_id, device) for device in devices if device not in gone}
+        return self._data.end(user_id), gone
+
+    async def go_offline(self, user_id: int, device: str) -> None:
+        self._data.online.discard((user_id, device))
+
+
+@gated
+class FakeContacts(_Part):
+    async def add(self, user_id: int, other_id: int) -> None:
+        self._data.users[other_id].into.add(user_id)
+        self._data.users[user_id].out.add(other_id)
+
+    async def of(self, user_id: int) -> Relations:
+        out, into = self._data.users[user_id].out, self._data.users[user_id].into
+        return Relations(sorted(out & into), sorted(out - into), sorted(into - out))
+
+
+@gated
+class FakeFiles(_Part):
+    async def of_message(self, user_id: int, md5encoded: str) -> FileEntry | None:
+        return self._data.users[user_id].of_message.get(keys.message_key(md5encoded))
+
+    async def by_md5(self, user_id: int, md5: str) -> FileEntry | None:
+        return self._data.users[user_id].by_md5.get(md5)
+
+
+@gated
+class FakeMail(_Part):
+    async def append(self, outgoing: Outgoing) -> None:
+        sender, target, users = outgoing.sender, outgoing.target, self._data.users
+        if not self._data.is_bound(outgoing.device, sender):
+            raise Refusal(errors.NOT_LOGGED_IN)
+        if target not in users:
+            raise Refusal(errors.USER_NOT_FOUND)
+        if outgoing.repeat is not None:
+            if outgoing.repeat in users[sender].repeats:
+                return
+            users[sender].repeats.add(outgoing.repeat)
+        self._data.deliver(sender, outgoing.device, outgoing)
+        if target != sender:
+            self._data.deliver(target, "", outgoing)
+
+    async def is_repeat(self, sender: int, repeat: str) -> bool:
+        return repeat in self._data.users[sender].repeats
+
+    async def open(self, user_id: int, device: str) -> tuple[int, int] | None:
+        if not self._data.is_bound(device, user_id):
+            return None
+        return self._data.users[user_id].cursors.get(device, 0), self._data.end(user_id)
+
+    async def end(self, user_id: int) -> int:
+        return self._data.end(user_id)
+
+    async def read(self, user_id: int, after: int, most: int) -> list[Entry]:
+        found = [entry for entry in self._data.users[user_id].mail if entry.position > after][:most]
+        befores = [after, *(entry.position for entry in found)]
+        return [msgspec.structs.replace(e, before=b) for e, b in zip(found, befores, strict=False)]
+
+    def acknowledge(self, user_id: int, device: str, cursor: int) -> None:
+        cursors = self._data.users[user_id].cursors
+        cursors[device] = max(cursor, cursors.get(device, 0))
+
+    async def reset_cursor(self, user_id: int, device: str, cursor: int) -> None:
+        self._data.users[user_id].cursors[device] = cursor
+
+
+class FakeChannels:
+    """The subscriptions of one node. What is published while `deaf` is lost, and no subscription stands."""
+
+    def __init__(self, data: _Data, clock: Clock) -> None:
+        self.on_message: Callable[[int, bytes], None] = lambda user_id, data: None
+        self.on_subscribed: Callable[[int], None] = lambda user_id: None
+        self.deaf = False
+        self.wanted: set[int] = set()
+        self._clock = clock
+        self._waiting: list[Pending[None]] = []
+        data.nodes.append(self)
+
+    async def subscribe(self, user_id: int, wait: float) -> None:
+        stands = user_id in self.wanted and not self.deaf
+        self.wanted.add(user_id)
+        if stands:
+            return
+        if not self.deaf:
+            self.on_subscribed(user_id)
+            return
+        self._waiting.append(Pending())
+        self._clock.callLater(wait, self._waiting[-1].succeed, None)
+        await self._waiting[-1]
+
+    def unsubscribe(self, user_id: int) -> None:
+        self.wanted.discard(user_id)
+
+    def hear(self, user_id: int, text: bytes) -> None:
+        if user_id in self.wanted and not self.deaf:
+            self.on_message(user_id, text)
+
+    def stand(self) -> None:
+        """All subscriptions stand (again)."""
+        self.deaf = False
+        waiting, self._waiting = self._waiting, []
+        for subscribed in waiting:
+            subscribed.succeed(None)
+        for user_id in sorted(self.wanted):
+            self.on_subscribed(user_id)
+
+
+class FakeStore:
+    """One node's way to a store. What happens to its calls is decided at the `gate` of all parts but
+    the channels; `sibling` is another node's way to the same data."""
+
+    def __init__(self, clock: Clock, data: _Data | None = None) -> None:
+        self._clock = clock
+        self.data = _Data(clock) if data is None else data
+        self.gate = Gate()
+        self.accounts = FakeAccounts(self.data, self.gate)
+        self.devices = FakeDevices(self.data, self.gate)
+        self.contacts = FakeContacts(self.data, self.gate)
+        self.files = FakeFiles(self.data, self.gate)
+        self.mail = FakeMail(self.data, self.gate)
+        self.channels = FakeChannels(self.data, clock)
+
+    def sibling(self) -> FakeStore:
+        return FakeStore(self._clock, self.data)
+
+
+class Scene:
+    """Two nodes on one store; on the first one, Alice and Bob, on a connection each."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.clock.advance(1_000_000)
+        self.store = FakeStore(self.clock)
+        self.node = Node(self.clock, self.store, send_buffer=SEND_BUFFER, inline_content=INLINE)
+        self.elsewhere = Node(self.clock, self.store.sibling())
+        self.hub = self.node.hub
+        self.hub.start()
+        self.alice = self.node.user("alice", SEED)
+        self.bob = self.node.user("bob", SEED)
+
+    def write(self, *contents: str) -> None:
+        """Alice writes to Bob."""
+        for content in contents:
+            self.alice.send(self.bob.user, content)
+
+    def login(self, name: str, node: Node | None = None) -> FakeClient:
+        """A new device of Alice or Bob."""
+        client = (node or self.node).client(SEED)
+        client.user = client.ask("LOGIN", {"username": name, "passwd": "secret"}).body["userid"]
+        return client
+
+    def lose(self, *contents: str) -> None:
+        """Alice writes to Bob, and this node does not hear of it."""
+        self.store.channels.deaf = True
+        self.write(*contents)
+        self.store.channels.deaf = False
