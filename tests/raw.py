@@ -45,7 +45,14 @@ class Answer(NamedTuple):
 class Raw:
     """One connection."""
 
-    def __init__(self, address: tuple[str, int], dialect: str = "released", token: int | None = None) -> None:
+    def __init__(
+        self,
+        address: tuple[str, int],
+        dialect: str = "released",
+        token: int | None = None,
+        through: socket.socket | None = None,
+    ) -> None:
+        """`through` is a connection that was made already, whatever it is."""
         self.address = address
         self.header = struct.Struct(HEADERS[dialect])
         self.dialect = dialect
@@ -53,7 +60,7 @@ class Raw:
         self.name = ""
         self.user: int | None = None
         self.pushes: list[Any] = []
-        self.socket = socket.create_connection(address, timeout=DEADLINE)
+        self.socket = through or socket.create_connection(address, timeout=DEADLINE)
         self._buffer = bytearray()
 
     def frame(self, value: Any, payload: bytes = b"", payload_length: int | None = None) -> bytes:

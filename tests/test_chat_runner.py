@@ -152,12 +152,19 @@ def test_a_request_that_changes_the_device_speaks_for_the_old_one(scene: Scene) 
     device = scene.bob.session.device
     scene.clock.advance(IMPLICIT_AFTER)
     scene.bob.ask("STATE", tokenid=scene.alice.token)
-    assert device is not None
     assert scene.bob.session.device is not device
-    scene.clock.advance(IMPLICIT_AFTER)
     scene.bob.ask("STATE")
-    [cursor] = scene.store.data.users[scene.bob.user].cursors.items()
-    assert cursor == (device.id, scene.hub.last(scene.alice.user))
+    assert acknowledged(scene) == 1
+
+
+def test_a_device_does_not_acknowledge_what_another_one_was_given(scene: Scene) -> None:
+    scene.write("one")
+    scene.bob.fetch()
+    scene.bob.ask("STATE", tokenid=scene.alice.token)
+    scene.clock.advance(IMPLICIT_AFTER)
+    scene.bob.ask("STATE", tokenid=scene.alice.token)
+    scene.bob.session.peer_closed(scene.bob.outlet.offset)
+    assert scene.store.data.users[scene.bob.user].cursors == {}
 
 
 def test_a_device_that_knows_better_acknowledges_by_no_request(scene: Scene) -> None:

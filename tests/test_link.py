@@ -193,29 +193,34 @@ async def test_a_subscription_is_made_again_on_a_new_connection(store: Store) ->
     await until(lambda: heard)
 
 
-@driven
-async def test_while_the_store_is_frozen_clients_are_told_and_nothing_is_written_later(
-    tmp_path: Path,
-) -> None:
+@pytest_twisted.async_yield_fixture
+async def frozen(tmp_path: Path) -> Any:
+    """A store of its own whose Valkey can be frozen, and the way to freeze it and to wake it."""
     embedded = EmbeddedStore(reactor, tmp_path / "store")
     await embedded.start()
+    assert embedded._child is not None
+    pid = embedded._child.pid
     store = Store(reactor, StoreUrl(kind="unix", path=embedded.socket_path))
     store.start()
+    yield store, lambda: os.kill(pid, signal.SIGSTOP), lambda: os.kill(pid, signal.SIGCONT)
+    os.kill(pid, signal.SIGCONT)
+    await deferred(store.stop())
+    await embedded.stop()
+
+
+@driven
+async def test_while_the_store_is_frozen_clients_are_told_and_nothing_is_written_later(frozen: Any) -> None:
+    store, freeze, wake = frozen
     user_id = await new_user(store)
     device = await new_device(store, user_id)
-    assert embedded._child is not None
-    os.kill(embedded._child.pid, signal.SIGSTOP)
-    try:
-        began = reactor.seconds()
-        assert await refused(store.mail.append(outgoing(user_id, user_id, device))) == STORAGE_UNAVAILABLE
-        assert reactor.seconds() - began < 5.0
-    finally:
-        os.kill(embedded._child.pid, signal.SIGCONT)
+    freeze()
+    began = reactor.seconds()
+    assert await refused(store.mail.append(outgoing(user_id, user_id, device))) == STORAGE_UNAVAILABLE
+    assert reactor.seconds() - began < 5.0
+    wake()
     assert await store.mail.read(user_id, 0, 10) == []
     await store.mail.append(outgoing(user_id, user_id, device, b"later"))
     assert [entry.message for entry in await store.mail.read(user_id, 0, 10)] == [b"later"]
-    await store.stop()
-    await embedded.stop()
 
 
 # What a store may say.
