@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -38,10 +37,12 @@ def no_unhandled_failure(request: pytest.FixtureRequest) -> Iterator[list[LogEve
 
 
 @pytest.fixture(scope="session")
-def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def shared_server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Service]:
     """The server behind the `server` fixture."""
     options = ("--unbound-per-address", "100000")
-    if "COVERAGE_RUN" in os.environ:
+    if request.config.pluginmanager.hasplugin("_cov"):
         service = Service(
             tmp_path_factory.mktemp("server"), *options, command=(*MEASURED, "-n", "--pidfile=")
         )

