@@ -48,11 +48,8 @@ def shared_server(
         )
     else:
         service = Service(tmp_path_factory.mktemp("server"), *options)
-    try:
-        yield service.start()
-        assert "Traceback" not in service.log(), service.log()
-    finally:
-        service.end()
+    with service.running():
+        yield service
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -190,6 +190,15 @@ class Service:
         assert self.process is not None
         self.process.terminate()
         return self.process.wait(30)
+
+    @contextmanager
+    def running(self) -> Iterator[Service]:
+        """Started, and ended afterwards; fails if it has logged a traceback."""
+        try:
+            yield self.start()
+            assert "Traceback" not in self.log(), self.log()
+        finally:
+            self.end()
 
     def end(self) -> None:
         """Leave nothing running, whatever happened."""

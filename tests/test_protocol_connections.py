@@ -40,12 +40,8 @@ def upload(raw: Raw, data: bytes, **fields: Any) -> dict[str, Any]:
 def hasty_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """The server behind `hasty`."""
     options = ("--frame-timeout", str(FRAME_TIMEOUT), "--unbound-idle", str(IDLE_TIMEOUT))
-    server = Service(tmp_path_factory.mktemp("hasty"), *options, "--max-json", "64KiB")
-    try:
-        yield server.start()
-        assert "Traceback" not in server.log(), server.log()
-    finally:
-        server.end()
+    with Service(tmp_path_factory.mktemp("hasty"), *options, "--max-json", "64KiB").running() as server:
+        yield server
 
 
 @pytest.fixture

@@ -54,12 +54,10 @@ def only(raw: Raw) -> Answer:
 def small_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """The server behind `small`."""
     options = ("--max-json", str(JSON), "--max-payload", str(PAYLOAD), "--max-unfinished-unbound", "1MiB")
-    server = Service(tmp_path_factory.mktemp("small"), *options, "--unbound-per-address", "2000")
-    try:
-        yield server.start()
-        assert "Traceback" not in server.log(), server.log()
-    finally:
-        server.end()
+    with Service(
+        tmp_path_factory.mktemp("small"), *options, "--unbound-per-address", "2000"
+    ).running() as server:
+        yield server
 
 
 @pytest.fixture

@@ -29,12 +29,8 @@ SEND_TIMEOUT = 1.5
 def strict_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """The server behind `strict`."""
     options = ("--send-timeout", str(SEND_TIMEOUT), "--frame-timeout", "1")
-    server = Service(tmp_path_factory.mktemp("strict"), *options)
-    try:
-        yield server.start()
-        assert "Traceback" not in server.log(), server.log()
-    finally:
-        server.end()
+    with Service(tmp_path_factory.mktemp("strict"), *options).running() as server:
+        yield server
 
 
 @pytest.fixture
