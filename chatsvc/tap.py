@@ -23,8 +23,9 @@ from chatsvc import __version__
 from chatsvc.blobs import Blobs
 from chatsvc.chat.hub import Hub
 from chatsvc.net.server import Server
-from chatsvc.options import Options, Settings
+from chatsvc.options import Options
 from chatsvc.passwords import Passwords
+from chatsvc.settings import Settings
 from chatsvc.store.link import Unavailable
 from chatsvc.store.store import Store
 from chatsvc.store.url import StoreUrl

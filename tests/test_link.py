@@ -181,7 +181,7 @@ async def test_after_a_lost_answer_a_message_is_stored_once(
 
 @driven
 async def test_a_subscription_is_made_again_on_a_new_connection(store: Store) -> None:
-    user_id, stands = await new_user(store), list[int]()
+    user_id, stands = await new_user(store), list[int | str]()
     store.channels.on_subscribed = stands.append
     await store.channels.subscribe(user_id, DEADLINE)
     store.channels.link._factory.pool[0].transport.abortConnection()

@@ -16,7 +16,8 @@ from twisted.plugin import getPlugins
 from twisted.python import usage
 
 from chatsvc import __version__
-from chatsvc.options import ROWS, Options, Row, Settings, show_size, size
+from chatsvc.options import Options
+from chatsvc.settings import ROWS, Row, Settings, show_size, size
 from chatsvc.store.url import StoreUrl
 from chatsvc.wire.limits import GIB, JSON_CEILING, KIB, MIB, PAYLOAD_CEILING, Limits
 
@@ -28,6 +29,9 @@ OTHER: dict[str, tuple[str, object]] = {
     "data-dir": ("/somewhere", Path("/somewhere")),
     "redis": (f"redis://:{SECRET}@store", StoreUrl(kind="tcp", host="store", password=SECRET)),
     "durability": ("everysec", "everysec"),
+    "replica-acks": ("2", 2),
+    "workers": ("3", 3),
+    "http": ("tcp:9090:interface=127.0.0.1", "tcp:9090:interface=127.0.0.1"),
     "bcrypt-cost": ("4", 4),
     "max-json": ("1MiB", MIB),
     "max-payload": ("0", 0),
@@ -82,7 +86,10 @@ def test_without_options_everything_has_its_default(monkeypatch: pytest.MonkeyPa
         data_dir=tmp_path / "chatsvc-data",
         redis=None,
         durability="always",
+        replica_acks=0,
         bcrypt_cost=12,
+        workers=1,
+        http=None,
         limits=Limits(),
     )
 

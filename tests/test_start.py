@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from chatsvc import __version__
-from chatsvc.options import ROWS
+from chatsvc.settings import ROWS
 from tests.service import ROOT, Service, wait_for
 
 Make = Callable[..., Service]

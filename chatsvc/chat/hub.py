@@ -233,8 +233,8 @@ class Hub:
 
     # What the store tells.
 
-    def _published(self, user_id: int, data: bytes) -> None:
-        user = self._users.get(user_id)
+    def _published(self, whose: int | str, data: bytes) -> None:
+        user = self._users.get(whose) if isinstance(whose, int) else None
         if user is None:
             return
         if data.startswith(b"m "):
@@ -246,8 +246,8 @@ class Hub:
                 session.offer(push)
         elif data.startswith(b"r "):
             device = self._devices.get(data[2:].decode())
-            if device is not None and device.user_id == user_id:
-                spawn(self._revoked(device, user_id), "ending a binding")
+            if device is not None and device.user_id == user.id:
+                spawn(self._revoked(device, user.id), "ending a binding")
 
     async def _revoked(self, device: Device, user_id: int) -> None:
         """A binding was ended; not at once unbound, for it may have been made anew since."""
@@ -263,8 +263,8 @@ class Hub:
         for session in sessions:
             session.release()
 
-    def _subscribed(self, user_id: int) -> None:
-        user = self._users.get(user_id)
+    def _subscribed(self, whose: int | str) -> None:
+        user = self._users.get(whose) if isinstance(whose, int) else None
         if user is not None and any(session.position is not None for session in user.sessions):
             spawn(self._look(user), "looking for missed mail")
 

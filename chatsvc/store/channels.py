@@ -33,23 +33,23 @@ class Channels:
     ) -> None:
         self._clock = clock
         #: Called with the user and the text of each publication.
-        self.on_message: Callable[[int, bytes], None] = lambda user_id, data: None
+        self.on_message: Callable[[int | str, bytes], None] = lambda whose, data: None
         #: Called each time a user's subscription has come to stand.
-        self.on_subscribed: Callable[[int], None] = lambda user_id: None
-        self._wanted: dict[int, list[Pending[None]] | None] = {}  # who waits for it; None: it stands
+        self.on_subscribed: Callable[[int | str], None] = lambda whose: None
+        self._wanted: dict[int | str, list[Pending[None]] | None] = {}  # who waits for it; None: it stands
         self.link = Link(
             clock, endpoint, login=login, on_push=self._pushed, on_ready=self._resubscribe, name="subscriber"
         )
 
-    async def subscribe(self, user_id: int, wait: float) -> None:
+    async def subscribe(self, whose: int | str, wait: float) -> None:
         """Hear a user's channel; returns when the subscription stands, or after `wait` seconds anyway.
 
         Whenever it comes to stand later, `on_subscribed` tells.
         """
-        if user_id not in self._wanted:
-            self._wanted[user_id] = []
-            self.link.tell(b"SSUBSCRIBE", keys.user(user_id))
-        waiters = self._wanted[user_id]
+        if whose not in self._wanted:
+            self._wanted[whose] = []
+            self.link.tell(b"SSUBSCRIBE", keys.channel(whose))
+        waiters = self._wanted[whose]
         if waiters is None:
             return
         stands: Pending[None] = Pending()
@@ -59,29 +59,29 @@ class Channels:
         if timer.active():
             timer.cancel()
 
-    def unsubscribe(self, user_id: int) -> None:
+    def unsubscribe(self, whose: int | str) -> None:
         """Hear a user's channel no more."""
-        if user_id in self._wanted:
-            del self._wanted[user_id]
-            self.link.tell(b"SUNSUBSCRIBE", keys.user(user_id))
+        if whose in self._wanted:
+            del self._wanted[whose]
+            self.link.tell(b"SUNSUBSCRIBE", keys.channel(whose))
 
     def _resubscribe(self) -> None:
-        for user_id, waiters in self._wanted.items():
+        for whose, waiters in self._wanted.items():
             if waiters is None:
-                self._wanted[user_id] = []
-        channels = [keys.user(user_id) for user_id in self._wanted]
+                self._wanted[whose] = []
+        channels = [keys.channel(whose) for whose in self._wanted]
         for start in range(0, len(channels), _CHUNK):
             self.link.tell(b"SSUBSCRIBE", *channels[start : start + _CHUNK])
 
     def _pushed(self, reply: list[Any]) -> None:
         kind, channel = reply[0], reply[1]
         if kind == b"smessage":
-            self.on_message(keys.user_of_channel(channel), reply[2])
+            self.on_message(keys.whose_channel(channel), reply[2])
         elif kind == b"ssubscribe":
-            user_id = keys.user_of_channel(channel)
-            if user_id in self._wanted:
+            whose = keys.whose_channel(channel)
+            if whose in self._wanted:
                 # Told each time: the first of two confirmations may be that of a subscription given up.
-                waiters, self._wanted[user_id] = self._wanted[user_id], None
+                waiters, self._wanted[whose] = self._wanted[whose], None
                 for stands in waiters or ():
                     stands.succeed(None)
-                self.on_subscribed(user_id)
+                self.on_subscribed(whose)

@@ -26,11 +26,14 @@ redis.call('EXPIRE', KEYS[1], ARGV[2])
 return 1
 """)
 #: The user's side of a binding; ARGV[3] is the password hash that was verified: it must still be the one.
-_JOIN = Script("""
+_JOIN = Script(
+    """
 if redis.call('HGET', KEYS[1], 'password') ~= ARGV[3] then return 0 end
-redis.call('SADD', KEYS[1] .. ':devices', ARGV[2])
+redis.call('SADD', devices, ARGV[2])
 return 1
-""")
+""",
+    "devices",
+)
 #: The device's side; gives the user to whom it was bound before.
 _POINT = Script("""
 local before = redis.call('HGET', KEYS[1], 'user')
@@ -39,11 +42,15 @@ redis.call('HSET', KEYS[1], 'user', ARGV[2])
 redis.call('EXPIRE', KEYS[1], ARGV[3])
 return before
 """)
-_LEAVE = Script("""
-redis.call('SREM', KEYS[1] .. ':devices', ARGV[2])
-redis.call('ZREM', KEYS[1] .. ':online', ARGV[2])
+_LEAVE = Script(
+    """
+redis.call('SREM', devices, ARGV[2])
+redis.call('ZREM', online, ARGV[2])
 redis.call('SPUBLISH', KEYS[1], 'r ' .. ARGV[2])
-""")
+""",
+    "devices",
+    "online",
+)
 _UNPOINT = Script("""
 if redis.call('HGET', KEYS[1], 'user') == ARGV[2] then
   redis.call('HDEL', KEYS[1], 'user')
@@ -51,36 +58,45 @@ if redis.call('HGET', KEYS[1], 'user') == ARGV[2] then
 end
 """)
 #: Sets a password if the old one is still the one that was verified, and unbinds all other devices.
-_NEW_PASSWORD = Script("""
+_NEW_PASSWORD = Script(
+    """
 local current = redis.call('HGET', KEYS[1], 'password')
 if current ~= ARGV[2] and current ~= ARGV[3] then return false end  -- the new one: sent again
 redis.call('HSET', KEYS[1], 'password', ARGV[3])
 local gone = {}
-for _, device in ipairs(redis.call('SMEMBERS', KEYS[1] .. ':devices')) do
+for _, device in ipairs(redis.call('SMEMBERS', devices)) do
   if device ~= ARGV[4] then
-    redis.call('SREM', KEYS[1] .. ':devices', device)
-    redis.call('ZREM', KEYS[1] .. ':online', device)
+    redis.call('SREM', devices, device)
+    redis.call('ZREM', online, device)
     redis.call('SPUBLISH', KEYS[1], 'r ' .. device)
     gone[#gone + 1] = device
   end
 end
 return gone
-""")
+""",
+    "devices",
+    "online",
+)
 #: Says that devices are online; gives the mailbox's end and which of them are bound no more. A full store
 #: takes no presence (hence pcall), but mail must still be read.
-_ONLINE = Script("""
+_ONLINE = Script(
+    """
 local gone = {}
 for i = 3, #ARGV do
-  if redis.call('SISMEMBER', KEYS[1] .. ':devices', ARGV[i]) == 1 then
-    redis.pcall('ZADD', KEYS[1] .. ':online', now + ARGV[2] * 1000, ARGV[i])
+  if redis.call('SISMEMBER', devices, ARGV[i]) == 1 then
+    redis.pcall('ZADD', online, now + ARGV[2] * 1000, ARGV[i])
   else
     gone[#gone + 1] = ARGV[i]
   end
 end
-redis.call('ZREMRANGEBYSCORE', KEYS[1] .. ':online', '-inf', now)
-redis.call('EXPIRE', KEYS[1] .. ':online', ARGV[2])
-return {redis.call('GET', KEYS[1] .. ':last') or '0-0', gone}
-""")
+redis.call('ZREMRANGEBYSCORE', online, '-inf', now)
+redis.call('EXPIRE', online, ARGV[2])
+return {redis.call('GET', last) or '0-0', gone}
+""",
+    "devices",
+    "online",
+    "last",
+)
 SCRIPTS = (_CREATE, _JOIN, _POINT, _LEAVE, _UNPOINT, _NEW_PASSWORD, _ONLINE)
 
 

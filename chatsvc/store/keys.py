@@ -17,7 +17,7 @@ def name(key: str) -> bytes:
 
 
 def user(user_id: int) -> bytes:
-    """A user's record, and the channel of all that concerns the user's online devices."""
+    """A user's record."""
     return b"{u:%d}" % user_id
 
 
@@ -44,6 +44,12 @@ def message_key(md5encoded: str) -> str:
     return hashlib.sha256(md5encoded.encode()).hexdigest()[:32]
 
 
-def user_of_channel(channel: bytes) -> int:
-    """The user whose channel this is."""
-    return int(channel[3:-1])
+def channel(whose: int | str) -> bytes:
+    """The channel of all that concerns a user's online devices, or of one device's binding."""
+    return user(whose) if isinstance(whose, int) else device(whose)
+
+
+def whose_channel(channel: bytes) -> int | str:
+    """The user, or the device, whose channel this is."""
+    inside = channel[3:-1]
+    return int(inside) if channel[1:2] == b"u" else inside.decode()

@@ -47,7 +47,11 @@ class Unavailable(Refusal):
 
 
 class Script:
-    """A Lua script. KEYS[1] names the slot; a script that writes looks at its deadline, ARGV[1], first."""
+    """A Lua script on a record and on parts of it, which are locals of their names there.
+
+    KEYS[1] is the record. All keys that are touched are declared, so that a cluster that is moving some of
+    them refuses before the first write. A script that writes looks at its deadline, ARGV[1], first.
+    """
 
     _DEADLINE = (
         "local t = redis.call('TIME')\n"
@@ -55,10 +59,16 @@ class Script:
         "if now > tonumber(ARGV[1]) then return redis.error_reply('DEADLINE passed') end\n"
     )
 
-    def __init__(self, source: str, *, writes: bool = True) -> None:
+    def __init__(self, source: str, *parts: str, writes: bool = True) -> None:
         self.writes = writes
-        self.source = ((self._DEADLINE if writes else "") + source).encode()
+        self.parts = parts
+        locals_ = "".join(f"local {part} = KEYS[{index}]\n" for index, part in enumerate(parts, 2))
+        self.source = (locals_ + (self._DEADLINE if writes else "") + source).encode()
         self.sha = hashlib.sha1(self.source, usedforsecurity=False).hexdigest().encode()
+
+    def keys(self, record: bytes) -> tuple[bytes | int, ...]:
+        """The number of its keys, and the keys, for a record."""
+        return (1 + len(self.parts), record, *(b"%b:%b" % (record, part.encode()) for part in self.parts))
 
 
 #: Any one command that writes, with a deadline. KEYS[1] is its key, ARGV[2] its name.
@@ -281,12 +291,13 @@ class Link:
         if script.writes:
             until = self._reactor.seconds() + WRITE_WINDOW + self._clock_offset
             args = (int(until * 1000), *args)
+        keys = script.keys(key)
         try:
             try:
-                return await self._reply(connection, pack((b"EVALSHA", script.sha, 1, key, *args)))
+                return await self._reply(connection, pack((b"EVALSHA", script.sha, *keys, *args)))
             except _NoScript:
                 # Somebody flushed the scripts; nothing was executed.
-                return await self._reply(connection, pack((b"EVAL", script.source, 1, key, *args)))
+                return await self._reply(connection, pack((b"EVAL", script.source, *keys, *args)))
         except _TooLate:
             # The store was frozen, or a clock has jumped; nothing was executed.
             with suppress(txredisapi.RedisError):  # gone meanwhile: each new connection reads it anyway

@@ -68,23 +68,27 @@ return results
 """)
 _OPEN = Script(
     """
-if redis.call('SISMEMBER', KEYS[1] .. ':devices', ARGV[1]) == 0 then return {} end
-return {redis.call('HGET', KEYS[1] .. ':cursors', ARGV[1]) or '0-0',
-        redis.call('GET', KEYS[1] .. ':last') or '0-0'}
+if redis.call('SISMEMBER', devices, ARGV[1]) == 0 then return {} end
+return {redis.call('HGET', cursors, ARGV[1]) or '0-0', redis.call('GET', last) or '0-0'}
 """,
+    "devices",
+    "cursors",
+    "last",
     writes=False,
 )
 #: Moves cursors forward only: an acknowledgement that comes late takes nothing back.
-_ADVANCE = Script("""
+_ADVANCE = Script(
+    """
 local function parts(id)
   local ms, seq = string.match(id, '(%d+)-(%d+)')
   return tonumber(ms), tonumber(seq)
 end
-local cursors = KEYS[1] .. ':cursors'
 local ms, seq = parts(ARGV[3])
 local old_ms, old_seq = parts(redis.call('HGET', cursors, ARGV[2]) or '0-0')
 if ms > old_ms or (ms == old_ms and seq > old_seq) then redis.call('HSET', cursors, ARGV[2], ARGV[3]) end
-""")
+""",
+    "cursors",
+)
 SCRIPTS = (_APPEND, _OPEN, _ADVANCE)
 
 
