@@ -13,10 +13,11 @@ from twisted.internet.task import Clock
 
 from chatsvc.store import keys
 from chatsvc.store.accounts import USER_ID_MAX, User
+from chatsvc.store.append import Outgoing
 from chatsvc.store.contacts import Relations
 from chatsvc.store.devices import DeviceRecord
 from chatsvc.store.files import FileEntry
-from chatsvc.store.mail import Entry, Outgoing, entry_id
+from chatsvc.store.mail import Entry, entry_id
 from chatsvc.tasks import Pending
 from chatsvc.wire import errors
 from chatsvc.wire.errors import Refusal

@@ -20,7 +20,7 @@ from twisted.internet.task import Clock, deferLater
 from twisted.python.failure import Failure
 
 from chatsvc.store import keys
-from chatsvc.store.mail import Outgoing
+from chatsvc.store.append import Outgoing
 from chatsvc.store.store import Store
 from chatsvc.store.url import StoreUrl
 from chatsvc.tasks import deferred

@@ -8,14 +8,9 @@ from typing import Any
 import pytest
 
 from chatsvc.store import keys
+from chatsvc.store.append import GROUP_MESSAGES
 from chatsvc.store.files import FileEntry
-from chatsvc.store.mail import (
-    GROUP_MESSAGES,
-    Entry,
-    entry_id,
-    parse_published,
-    position,
-)
+from chatsvc.store.mail import Entry, entry_id, parse_published, position
 from chatsvc.tasks import deferred, gather
 from chatsvc.wire.errors import NOT_LOGGED_IN, USER_NOT_FOUND
 from tests.stores import FIXTURES, driven, listen, new_device, new_user, outgoing, refused, until

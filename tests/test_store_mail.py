@@ -7,9 +7,10 @@ from typing import Any, cast
 import pytest
 from twisted.internet.task import Clock
 
-from chatsvc.store import mail as mail_module
+from chatsvc.store import append as append_module
+from chatsvc.store.append import GROUP_BYTES, GROUP_MESSAGES, GroupCommit
 from chatsvc.store.link import Unavailable
-from chatsvc.store.mail import GROUP_BYTES, GROUP_MESSAGES, SAVE_PAUSE, Mailboxes, entry_id
+from chatsvc.store.mail import SAVE_PAUSE, Mailboxes, entry_id
 from chatsvc.tasks import Pending
 from chatsvc.wire.errors import STORAGE_FULL, Refusal
 from tests.fakes import Running
@@ -35,8 +36,9 @@ class HeldLink:
 
 @pytest.fixture
 def held() -> tuple[HeldLink, Mailboxes, Clock]:
-    link, clock, make = HeldLink(), Clock(), cast("Any", Mailboxes)
-    return link, make(link, clock), clock
+    link, clock = HeldLink(), Clock()
+    on = cast("tuple[Any, Any]", (link, clock))
+    return link, Mailboxes(*on, GroupCommit(*on)), clock
 
 
 def test_what_comes_while_a_group_is_on_its_way_travels_in_the_next(held: Any) -> None:
@@ -67,7 +69,7 @@ def test_a_group_of_large_messages_is_small(held: Any) -> None:
 def test_beyond_what_may_wait_senders_are_refused(
     held: Any, monkeypatch: pytest.MonkeyPatch, limit: str, value: int
 ) -> None:
-    monkeypatch.setattr(mail_module, limit, value)
+    monkeypatch.setattr(append_module, limit, value)
     link, mail, _ = held
     appends = [Running(mail.append(outgoing(1, 2, "device", bytes(100)))) for _ in range(5)]
     assert [one.done for one in appends] == [False] * 4 + [True]

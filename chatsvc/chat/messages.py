@@ -14,8 +14,9 @@ from chatsvc.chat import rendering
 from chatsvc.chat.delivery import Delivery
 from chatsvc.chat.requests import Call, Part, request
 from chatsvc.store import keys
+from chatsvc.store.append import Outgoing
 from chatsvc.store.files import FileEntry
-from chatsvc.store.mail import Entry, Outgoing
+from chatsvc.store.mail import Entry
 from chatsvc.tasks import Pending
 from chatsvc.wire import errors, schema
 from chatsvc.wire.errors import Refusal

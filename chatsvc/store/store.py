@@ -7,8 +7,9 @@ from typing import Any
 from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wrapClientTLS
 from twisted.internet.ssl import optionsForClientTLS
 
-from chatsvc.store import accounts, devices, mail
+from chatsvc.store import accounts, append, devices, mail
 from chatsvc.store.accounts import Accounts
+from chatsvc.store.append import GroupCommit
 from chatsvc.store.channels import Channels
 from chatsvc.store.contacts import Contacts
 from chatsvc.store.devices import Devices
@@ -29,7 +30,9 @@ class Store:
     def __init__(self, reactor: Clock, url: StoreUrl) -> None:
         endpoint = _endpoint(reactor, url)
         login = _login(url)
-        self._mail_link = Link(reactor, endpoint, login=login, scripts=mail.SCRIPTS, name="mail")
+        self._mail_link = Link(
+            reactor, endpoint, login=login, scripts=append.SCRIPTS + mail.SCRIPTS, name="mail"
+        )
         self._link = Link(
             reactor, endpoint, login=login, scripts=accounts.SCRIPTS + devices.SCRIPTS, name="state"
         )
@@ -37,7 +40,7 @@ class Store:
         self.devices = Devices(self._link)
         self.contacts = Contacts(self._link)
         self.files = Files(self._link)
-        self.mail = Mailboxes(self._mail_link, reactor)
+        self.mail = Mailboxes(self._mail_link, reactor, GroupCommit(self._mail_link, reactor))
         self.channels = Channels(reactor, endpoint, login)
 
     @property
