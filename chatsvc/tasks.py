@@ -128,6 +128,13 @@ def spawn(work: Coroutine[Any, Any, Any], what: str) -> None:
     run(work, lambda _: None, failed)
 
 
+async def pause(clock: Clock, seconds: float) -> None:
+    """Return after a while."""
+    over: Pending[None] = Pending()
+    clock.callLater(seconds, over.succeed, None)
+    await over
+
+
 async def gather(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     """The results of all, which run side by side; once all have ended, the first failure is raised."""
     started = list(works)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from functools import wraps
 from typing import Any
 
@@ -22,10 +22,11 @@ from twisted.python.failure import Failure
 from chatsvc.store import keys
 from chatsvc.store.append import Outgoing
 from chatsvc.store.store import Store
-from chatsvc.store.url import StoreUrl
+from chatsvc.store.url import StoreUrl, parse
 from chatsvc.tasks import deferred
 from chatsvc.valkey import EmbeddedStore
 from chatsvc.wire.errors import Refusal
+from tests.cluster import Cluster
 from tests.fake_store import FakeStore
 
 reactor: Any = installed_reactor  # to a type checker it is a module
@@ -60,13 +61,23 @@ async def valkey(tmp_path_factory: pytest.TempPathFactory) -> Any:
     await store.stop()
 
 
-@pytest.fixture(params=["fake", "real"])
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreUrl]:
+    """The address of a cluster of three."""
+    stores = Cluster(tmp_path_factory.mktemp("cluster"))
+    try:
+        yield parse(stores.start().url)
+    finally:
+        stores.stop()
+
+
+@pytest.fixture(params=["fake", "real", "cluster"])
 def two_stores(request: pytest.FixtureRequest) -> tuple[Any, Any]:
     """The ways of two nodes to one store."""
     if request.param == "fake":
         store = FakeStore(Clock())
         return store, store.sibling()
-    url = request.getfixturevalue("valkey")
+    url = request.getfixturevalue("valkey" if request.param == "real" else "cluster")
     return Store(reactor, url), Store(reactor, url)
 
 
@@ -94,7 +105,7 @@ def other(nodes: tuple[Any, Any]) -> Any:
     return nodes[1]
 
 
-FIXTURES = valkey, two_stores, nodes, store, other
+FIXTURES = valkey, cluster, two_stores, nodes, store, other
 
 
 def fresh(name: str = "user") -> str:
@@ -116,18 +127,18 @@ async def new_device(store: Any, user_id: int | None = None) -> str:
     return device
 
 
-async def listen(store: Any, user_id: int) -> list[bytes]:
-    """All that this node hears of a user, from now on."""
+async def listen(store: Any, whose: int | str) -> list[bytes]:
+    """All that this node hears of a user, or of a device's binding, from now on."""
     heard: list[bytes] = []
     before = store.channels.on_message
 
-    def on_message(whose: int, text: bytes) -> None:
-        before(whose, text)
-        if whose == user_id:
+    def on_message(of: int | str, text: bytes) -> None:
+        before(of, text)
+        if of == whose:
             heard.append(text)
 
     store.channels.on_message = on_message
-    await store.channels.subscribe(user_id, DEADLINE)
+    await store.channels.subscribe(whose, DEADLINE)
     return heard
 
 

@@ -184,7 +184,7 @@ async def test_a_subscription_is_made_again_on_a_new_connection(store: Store) ->
     user_id, stands = await new_user(store), list[int | str]()
     store.channels.on_subscribed = stands.append
     await store.channels.subscribe(user_id, DEADLINE)
-    store.channels.link._factory.pool[0].transport.abortConnection()
+    store._subscriber_link._factory.pool[0].transport.abortConnection()
     await until(lambda: stands == [user_id] * 2)
     heard: list[bytes] = []
     store.channels.on_message = lambda _, text: heard.append(text)
@@ -231,9 +231,13 @@ async def test_while_the_store_is_frozen_clients_are_told_and_nothing_is_written
     [
         ("LOADING Valkey is loading the dataset in memory", STORAGE_UNAVAILABLE),
         ("READONLY You can't write against a read only replica. script: x", STORAGE_UNAVAILABLE),
-        ("MISCONF Errors writing to the AOF file: No space left on device", STORAGE_UNAVAILABLE),
+        ("MISCONF Errors writing to the AOF file: No space left on device", STORAGE_FULL),
+        ("MISCONF Errors writing to the AOF file: Input/output error", STORAGE_UNAVAILABLE),
+        ("MISCONF Valkey is configured to save RDB snapshots, but is unable to.", STORAGE_UNAVAILABLE),
         ("NOREPLICAS Not enough good replicas to write.", STORAGE_UNAVAILABLE),
         ("MASTERDOWN Link with MASTER is down", STORAGE_UNAVAILABLE),
+        ("UNBLOCKED force unblock from blocking operation, instance state changed", STORAGE_UNAVAILABLE),
+        ("CLUSTERDOWN The cluster is down", STORAGE_UNAVAILABLE),
         ("BUSY Valkey is busy running a script.", STORAGE_UNAVAILABLE),
         ("OOM command not allowed when used memory > 'maxmemory'.", STORAGE_FULL),
         ("ERR OOM command not allowed when used memory > 'maxmemory'. script: x", STORAGE_FULL),
@@ -338,7 +342,7 @@ async def test_who_waits_is_told_when_the_link_is_stopped(new_link: NewLink, ser
         waiting.result()
 
 
-@pytest.mark.parametrize(("on_push", "probe"), [(None, b"TIME"), (lambda reply: None, b"PING")])
+@pytest.mark.parametrize(("on_push", "probe"), [(None, b"TIME"), (lambda link, reply: None, b"PING")])
 @driven
 async def test_a_silent_death_is_noticed(
     new_link: NewLink, server: Scripted, clock: Clock, on_push: Any, probe: bytes
@@ -371,7 +375,7 @@ async def test_who_waits_is_served_as_soon_as_the_store_is_back(new_link: NewLin
 async def test_each_connection_is_prepared_and_announced(new_link: NewLink, server: Scripted) -> None:
     ready: list[bool] = []
     login = ((b"AUTH", "user", "password"), (b"SELECT", 3))
-    link = await linked(new_link, login=login, on_ready=lambda: ready.append(True))
+    link = await linked(new_link, login=login, on_ready=lambda link: ready.append(True))
     server.cut()
     await until(lambda: link.reconnects == 1)
     names = [command[0] for command in server.heard]

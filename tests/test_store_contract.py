@@ -31,7 +31,7 @@ from tests.stores import (
     until,
 )
 
-valkey, two_stores, nodes, store, other = FIXTURES
+valkey, cluster, two_stores, nodes, store, other = FIXTURES
 
 OTHER_HASH = b"another hash"
 
@@ -190,6 +190,20 @@ async def test_binding_to_another_user_ends_the_first_binding(store: Any) -> Non
     assert await store.devices.load(device) == DeviceRecord(second, False)
     await until(lambda: heard)
     assert set(heard) == {b"r " + device.encode()}
+
+
+@driven
+async def test_each_binding_is_told_on_the_devices_channel(store: Any, other: Any) -> None:
+    first, second = await new_user(store), await new_user(store)
+    device = await new_device(store)
+    heard = await listen(other, device)
+    for count, user_id in enumerate((first, first, second), 1):
+        assert await store.devices.bind(device, user_id, HASH)
+        await until(lambda count=count: heard == [b"b"] * count)  # type: ignore[misc]
+    assert not await store.devices.bind(device, first, OTHER_HASH)
+    await store.devices.unbind(device, second)
+    assert await store.devices.bind(device, first, HASH)
+    await until(lambda: heard == [b"b"] * 4)
 
 
 @driven

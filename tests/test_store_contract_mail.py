@@ -15,7 +15,7 @@ from chatsvc.tasks import deferred, gather
 from chatsvc.wire.errors import NOT_LOGGED_IN, USER_NOT_FOUND
 from tests.stores import FIXTURES, driven, listen, new_device, new_user, outgoing, refused, until
 
-valkey, two_stores, nodes, store, other = FIXTURES
+valkey, cluster, two_stores, nodes, store, other = FIXTURES
 
 
 def texts(entries: list[Entry]) -> list[bytes]:

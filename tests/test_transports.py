@@ -7,6 +7,7 @@ import re
 import socket
 import ssl
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -68,3 +69,67 @@ def test_a_conversation_with_files(service: Callable[..., Service], tmp_path: Pa
         assert bob.closed()
     wait_for(lambda: "Traceback" in server.log() or server.stop() is not None, "it stops in order")
     assert "Traceback" not in server.log(), server.log()
+
+
+# Through a proxy.
+
+
+def through_proxy(server: Service, client: str = "203.0.113.7") -> Raw:
+    """A connection on which a proxy speaks for a client at an address."""
+    through = socket.create_connection(("127.0.0.1", _port(server, "haproxy")))
+    through.sendall(f"PROXY TCP4 {client} 127.0.0.1 5555 6011\r\n".encode())
+    return Raw(server.address, through=through)
+
+
+def left(server: Service, device: Raw) -> int:
+    """How many messages a device has not acknowledged, seen without acknowledging them."""
+    with through_proxy(server) as looking:
+        looking.token = device.token
+        found = len(looking.fetch())
+        looking.reset()
+    return found
+
+
+def test_an_orderly_close_through_a_proxy_acknowledges_what_was_read(service: Callable[..., Service]) -> None:
+    server = service("--listen", "haproxy:tcp:0:interface=127.0.0.1", "--port", "0").start()
+    with through_proxy(server) as alice, through_proxy(server) as bob:
+        alice.register("alice")
+        bob.register("bob")
+        assert bob.user is not None
+        alice.say(bob.user)
+        bob.push()
+        assert len(bob.fetch()) == 1
+        assert left(server, bob) == 1
+        bob.socket.shutdown(socket.SHUT_WR)
+        assert bob.closed()
+        wait_for(lambda: left(server, bob) == 0, "the message is acknowledged")
+
+
+def test_what_was_asked_before_a_half_close_is_answered_through_a_proxy(
+    service: Callable[..., Service],
+) -> None:
+    server = service("--listen", "haproxy:tcp:0:interface=127.0.0.1", "--port", "0").start()
+    with through_proxy(server) as alice:
+        alice.register("alice")
+        alice.send("STATE", {})
+        alice.socket.shutdown(socket.SHUT_WR)
+        assert alice.receive().ok
+        assert alice.closed()
+
+
+def test_connections_without_a_login_count_for_the_address_that_the_proxy_names(
+    service: Callable[..., Service],
+) -> None:
+    endpoint = "haproxy:tcp:0:interface=127.0.0.1"
+    server = service("--listen", endpoint, "--port", "0", "--unbound-per-address", "2").start()
+    with ExitStack() as stack:
+        first, *others = [
+            stack.enter_context(through_proxy(server, f"203.0.113.{number}")) for number in (1, 1, 2, 2)
+        ]
+        for each in (first, *others):
+            assert not each.ask("STATE", {}).ok  # nobody is logged in
+        third = stack.enter_context(through_proxy(server, "203.0.113.1"))
+        assert not third.ask("STATE", {}).ok
+        assert first.closed()
+        for each in others:
+            assert not each.ask("STATE", {}).ok

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import NamedTuple
 
 from chatsvc.store import keys
-from chatsvc.store.link import Link, Script
+from chatsvc.store.link import Route, Script
+from chatsvc.tasks import gather
 from chatsvc.wire.errors import NAME_TAKEN, Refusal
 from chatsvc.wire.text import name_key
 
 #: Redis counts in signed 64 bits; what is beyond can be no user's id.
 USER_ID_MAX = 2**63 - 1
+#: Records that `pages` asks for at a time.
+_PAGE = 100
 
 #: Takes a name, for good; gives the id of whoever has it.
 _CLAIM = Script(
@@ -37,10 +41,20 @@ class User(NamedTuple):
     avatar: str | None
 
 
+class Account(NamedTuple):
+    """A user's record as the operator sees it."""
+
+    id: int
+    #: As it was sent; `chatsvc.wire.text.name_key` has the form for people.
+    name: str
+    disabled: bool
+    avatar: bool
+
+
 class Accounts:
     """The users."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Route) -> None:
         self._link = link
 
     async def create(self, name: str, password_hash: bytes) -> User:
@@ -77,9 +91,9 @@ class Accounts:
         return User(user_id, name.decode(), None if avatar is None else avatar.decode())
 
     async def password_hash(self, user_id: int) -> bytes | None:
-        """The stored hash of the user's password."""
-        found: bytes | None = await self._link.call(b"HGET", keys.user(user_id), b"password")
-        return found
+        """The stored hash of the user's password; None also for a disabled user, whom none lets in."""
+        found, disabled = await self._link.call(b"HMGET", keys.user(user_id), b"password", b"disabled")
+        return found if disabled is None else None
 
     async def rename(self, user: User, name: str) -> None:
         """Give the user another name. Raises `Refusal` when it is taken."""
@@ -99,3 +113,39 @@ class Accounts:
             await self._link.write(b"HDEL", keys.user(user_id), b"avatar")
         else:
             await self._link.write(b"HSET", keys.user(user_id), b"avatar", avatar)
+
+    # For the operator.
+
+    async def newest_id(self) -> int:
+        """The id that was given last; users have ids from 1 on, with gaps."""
+        return int(await self._link.call(b"GET", keys.USER_COUNTER) or 0)
+
+    async def account(self, user_id: int) -> Account | None:
+        """The record of the user with this id."""
+        name, disabled, avatar = await self._link.call(
+            b"HMGET", keys.user(user_id), b"username", b"disabled", b"avatar"
+        )
+        return (
+            None
+            if name is None
+            else Account(user_id, name.decode(), disabled is not None, avatar is not None)
+        )
+
+    async def pages(self) -> AsyncIterator[list[Account]]:
+        """All users by ascending id, a page at a time; those of one page may be none."""
+        newest = await self.newest_id()
+        for first in range(1, newest + 1, _PAGE):
+            found = await gather(map(self.account, range(first, min(first + _PAGE, newest + 1))))
+            yield [account for account in found if account is not None]
+
+    async def enable(self, user_id: int) -> None:
+        """Let a disabled user in again; `Devices.shut_out` disables."""
+        await self._link.write(b"HDEL", keys.user(user_id), b"disabled")
+
+    async def delete(self, account: Account) -> None:
+        """Free the name, and take the record away: from then on nobody can write to the user.
+
+        What lies beside the record is for `Upkeep.clear` to remove.
+        """
+        await self._link.script(_RELEASE, keys.name(name_key(account.name)), account.id)
+        await self._link.write(b"DEL", keys.user(account.id))

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import secrets
 from collections import deque
+from collections.abc import Awaitable, Callable
 
 from msgspec import Struct
 
 from chatsvc.store import keys
-from chatsvc.store.link import LINK_WAIT, REPLY_TIMEOUT, Link, Script, Unavailable
+from chatsvc.store.link import LINK_WAIT, REPLY_TIMEOUT, Route, Script, Unavailable
 from chatsvc.tasks import Clock, Pending, spawn
 from chatsvc.wire.errors import NOT_LOGGED_IN, USER_NOT_FOUND, Refusal
 
@@ -26,43 +27,53 @@ REPEAT_LIFE = 24 * 3600
 #: For a message that can have no repeat, only our own second try.
 RETRY_LIFE = 60
 
-#: Per message: sender, target, device, repeat, its life, message, flags, file's message key, MD5, file.
-#: Everything is checked before the first write of a message: scripts do not roll back.
-_APPEND = Script("""
+#: Both take a user's record and do all in the slot of it. DELIVER gives the entry's id.
+LUA_DELIVER = """
 local function deliver(user, origin, message, flags)
-  local tag = '{u:' .. user .. '}'
-  local id = redis.call('XADD', tag .. ':mail', '*', 'o', origin, 'm', message, 'f', flags)
-  local before = redis.call('SET', tag .. ':last', id, 'GET') or '0-0'
-  redis.call('SPUBLISH', tag, table.concat({'m', id, before, origin, flags, message}, ' '))
+  local id = redis.call('XADD', user .. ':mail', '*', 'o', origin, 'm', message, 'f', flags)
+  local before = redis.call('SET', user .. ':last', id, 'GET') or '0-0'
+  redis.call('SPUBLISH', user, table.concat({'m', id, before, origin, flags, message}, ' '))
+  return id
 end
+"""
+LUA_INDEX = """
 local function index(user, message_key, md5, file)
-  local files = '{u:' .. user .. '}:files'
-  redis.call('HSET', files, 'm' .. message_key, md5 .. ':' .. file)
-  local known = redis.call('HGET', files, 'f' .. md5)
+  if file == '' then return end
+  redis.call('HSET', user .. ':files', 'm' .. message_key, md5 .. ':' .. file)
+  local known = redis.call('HGET', user .. ':files', 'f' .. md5)
   -- Two different files with one MD5: by MD5 alone neither can be had any more.
-  redis.call('HSET', files, 'f' .. md5, (known and known ~= file) and '' or file)
+  redis.call('HSET', user .. ':files', 'f' .. md5, (known and known ~= file) and '' or file)
 end
+"""
+#: Per message: sender, target, device, repeat, its life, message, flags, file's message key, MD5, file.
+#: Everything is checked before the first write of a message: scripts do not roll back. Its keys are those
+#: of many users, and not declared: it is for a store that is no cluster.
+_APPEND = Script(
+    LUA_DELIVER
+    + LUA_INDEX
+    + """
 local results = {}
 for i = 2, #ARGV, 10 do
-  local sender, target, device = ARGV[i], ARGV[i + 1], ARGV[i + 2]
-  local mine = '{u:' .. sender .. '}'
+  local sender, target = '{u:' .. ARGV[i] .. '}', '{u:' .. ARGV[i + 1] .. '}'
+  local device, message, flags = ARGV[i + 2], ARGV[i + 5], ARGV[i + 6]
   local result = 'stored'
-  if redis.call('SISMEMBER', mine .. ':devices', device) == 0 then
+  if redis.call('SISMEMBER', sender .. ':devices', device) == 0 then
     result = 'unbound'
-  elseif redis.call('EXISTS', '{u:' .. target .. '}') == 0 then
+  elseif redis.call('EXISTS', target) == 0 then
     result = 'no target'
-  elseif redis.call('SET', mine .. ':repeat:' .. ARGV[i + 3], '', 'NX', 'EX', ARGV[i + 4]) then
-    deliver(sender, device, ARGV[i + 5], ARGV[i + 6])
-    if target ~= sender then deliver(target, '', ARGV[i + 5], ARGV[i + 6]) end
-    if ARGV[i + 9] ~= '' then
-      index(sender, ARGV[i + 7], ARGV[i + 8], ARGV[i + 9])
-      if target ~= sender then index(target, ARGV[i + 7], ARGV[i + 8], ARGV[i + 9]) end
+  elseif redis.call('SET', sender .. ':repeat:' .. ARGV[i + 3], '', 'NX', 'EX', ARGV[i + 4]) then
+    deliver(sender, device, message, flags)
+    index(sender, ARGV[i + 7], ARGV[i + 8], ARGV[i + 9])
+    if target ~= sender then
+      deliver(target, '', message, flags)
+      index(target, ARGV[i + 7], ARGV[i + 8], ARGV[i + 9])
     end
   end
   results[#results + 1] = result
 end
 return results
-""")
+"""
+)
 SCRIPTS = (_APPEND,)
 
 
@@ -80,81 +91,110 @@ class Outgoing(Struct, frozen=True, gc=False):
     file: tuple[str, str, bytes] | None = None
 
 
+class Waiting:
+    """A message on its way into the store."""
+
+    __slots__ = ("done", "expires", "outgoing", "repeat")
+
+    def __init__(self, outgoing: Outgoing, now: float) -> None:
+        self.outgoing = outgoing
+        #: When its sender must have been told, in seconds.
+        self.expires = now + LINK_WAIT + REPLY_TIMEOUT
+        self.done: Pending[bytes] = Pending()
+        # Also what has no repeat gets a key: a lost reply makes us send it again.
+        self.repeat = outgoing.repeat or secrets.token_hex(16)
+
+    @property
+    def repeat_life(self) -> int:
+        """Seconds for which a repeat is to be recognised."""
+        return REPEAT_LIFE if self.outgoing.repeat else RETRY_LIFE
+
+    @property
+    def file(self) -> tuple[str, str, bytes]:
+        """Its file as the scripts take it."""
+        return self.outgoing.file or ("", "", b"")
+
+    async def stored(self) -> None:
+        """Return when it is stored; raises `Refusal`."""
+        result = await self.done
+        if result == b"unbound":
+            raise Refusal(NOT_LOGGED_IN)
+        if result == b"no target":
+            raise Refusal(USER_NOT_FOUND)
+
+
+class Queue:
+    """Group commit: what comes while one group is on its way travels together in the next."""
+
+    def __init__(self, commit: Callable[[list[Waiting]], Awaitable[None]]) -> None:
+        self._commit = commit
+        self._messages: deque[Waiting] = deque()
+        self._bytes = 0
+        #: Whether a group is on its way.
+        self.busy = False
+
+    @property
+    def is_full(self) -> bool:
+        """Whether more would be too much."""
+        return len(self._messages) >= QUEUE_MESSAGES or self._bytes >= QUEUE_BYTES
+
+    def add(self, waiting: Waiting) -> None:
+        """Send it with the next group."""
+        self._messages.append(waiting)
+        self._bytes += len(waiting.outgoing.message)
+        if not self.busy:
+            self.busy = True
+            spawn(self._run(), "committing messages")
+
+    async def _run(self) -> None:
+        try:
+            while self._messages:
+                group = self._next_group()
+                try:
+                    await self._commit(group)
+                except Exception as error:
+                    for waiting in group:
+                        waiting.done.fail(error)
+        finally:
+            self.busy = False
+
+    def _next_group(self) -> list[Waiting]:
+        group: list[Waiting] = []
+        size = 0
+        while self._messages and len(group) < GROUP_MESSAGES and (not group or size < GROUP_BYTES):
+            waiting = self._messages.popleft()
+            size += len(waiting.outgoing.message)
+            group.append(waiting)
+        self._bytes -= size
+        return group
+
+
 class GroupCommit:
     """Appends through one connection: their order is the order of the mailboxes."""
 
-    def __init__(self, link: Link, clock: Clock) -> None:
+    def __init__(self, link: Route, clock: Clock) -> None:
         self._link = link
         self._clock = clock
-        self._queue: deque[_Append] = deque()
-        self._queued_bytes = 0
-        self._committing = False
+        self._queue = Queue(self._commit)
 
     async def append(self, outgoing: Outgoing) -> None:
         """Store a message in both mailboxes; when this returns it is as durable as the store is set to.
 
         Raises `Refusal`; then nothing was stored, unless it says that storage was unavailable.
         """
-        if len(self._queue) >= QUEUE_MESSAGES or self._queued_bytes >= QUEUE_BYTES:
+        if self._queue.is_full:
             raise Unavailable
-        append = _Append(outgoing, self._clock.seconds() + LINK_WAIT + REPLY_TIMEOUT)
-        self._queue.append(append)
-        self._queued_bytes += len(outgoing.message)
-        if not self._committing:
-            self._committing = True
-            spawn(self._commit(), "committing messages")
-        result = await append.done
-        if result == b"unbound":
-            raise Refusal(NOT_LOGGED_IN)
-        if result == b"no target":
-            raise Refusal(USER_NOT_FOUND)
+        waiting = Waiting(outgoing, self._clock.seconds())
+        self._queue.add(waiting)
+        await waiting.stored()
 
-    async def _commit(self) -> None:
-        """Group commit: what comes while one group is on its way travels together in the next."""
-        try:
-            while self._queue:
-                group = self._next_group()
-                try:
-                    args = [arg for append in group for arg in append.args()]
-                    results = await self._link.script(
-                        _APPEND, keys.user(group[0].outgoing.sender), *args, expires=group[0].expires
-                    )
-                except Exception as error:
-                    for append in group:
-                        append.done.fail(error)
-                else:
-                    for append, result in zip(group, results, strict=True):
-                        append.done.succeed(result)
-        finally:
-            self._committing = False
-
-    def _next_group(self) -> list[_Append]:
-        group: list[_Append] = []
-        size = 0
-        while self._queue and len(group) < GROUP_MESSAGES and (not group or size < GROUP_BYTES):
-            append = self._queue.popleft()
-            size += len(append.outgoing.message)
-            group.append(append)
-        self._queued_bytes -= size
-        return group
-
-
-class _Append:
-    """A message on its way into the store."""
-
-    __slots__ = ("done", "expires", "outgoing", "repeat")
-
-    def __init__(self, outgoing: Outgoing, expires: float) -> None:
-        self.outgoing = outgoing
-        self.expires = expires
-        self.done: Pending[bytes] = Pending()
-        # Also what has no repeat gets a key: a lost reply makes us send it again.
-        self.repeat = outgoing.repeat or secrets.token_hex(16)
-
-    def args(self) -> tuple[bytes | str | int, ...]:
-        out = self.outgoing
-        life = REPEAT_LIFE if out.repeat else RETRY_LIFE
-        key, md5, file = out.file or ("", "", b"")
-        return (
-            out.sender, out.target, out.device, self.repeat, life, out.message, out.flags, key, md5, file,
-        )  # fmt: skip
+    async def _commit(self, group: list[Waiting]) -> None:
+        args: list[bytes | str | int] = []
+        for waiting in group:
+            out = waiting.outgoing
+            args += (out.sender, out.target, out.device, waiting.repeat, waiting.repeat_life)
+            args += (out.message, out.flags, *waiting.file)
+        record = keys.user(group[0].outgoing.sender)
+        results = await self._link.script(_APPEND, record, *args, expires=group[0].expires)
+        for waiting, result in zip(group, results, strict=True):
+            waiting.done.succeed(result)

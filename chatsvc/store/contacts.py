@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from chatsvc.store import keys
-from chatsvc.store.link import Link
+from chatsvc.store.link import Route
 
 
 class Relations(NamedTuple):
@@ -19,7 +19,7 @@ class Relations(NamedTuple):
 class Contacts:
     """Who is in contact with whom."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Route) -> None:
         self._link = link
 
     async def add(self, user_id: int, other_id: int) -> None:
@@ -36,3 +36,9 @@ class Contacts:
         out = {int(other) for other in await self._link.call(b"SMEMBERS", keys.part(user_id, b"out"))}
         into = {int(other) for other in await self._link.call(b"SMEMBERS", keys.part(user_id, b"in"))}
         return Relations(sorted(out & into), sorted(out - into), sorted(into - out))
+
+    async def forget(self, user_id: int) -> None:
+        """Take the user out of everybody's contacts; the user's own sets stay, to be forgotten again."""
+        for other in {other for ids in await self.of(user_id) for other in ids}:
+            await self._link.write(b"SREM", keys.part(other, b"in"), user_id)
+            await self._link.write(b"SREM", keys.part(other, b"out"), user_id)

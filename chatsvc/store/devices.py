@@ -7,11 +7,13 @@ decides: it is in the user's slot, so a script that acts for the user sees at on
 from __future__ import annotations
 
 import secrets
+from contextlib import suppress
 from typing import NamedTuple
 
 from chatsvc.store import keys
-from chatsvc.store.link import Link, Script
+from chatsvc.store.link import Route, Script, Unwritable
 from chatsvc.store.mail import position
+from chatsvc.tasks import gather
 from chatsvc.wire.schema import TOKEN_MAX
 
 #: Seconds without use after which a device is forgotten (docs/protocol.md section 4).
@@ -29,17 +31,20 @@ return 1
 _JOIN = Script(
     """
 if redis.call('HGET', KEYS[1], 'password') ~= ARGV[3] then return 0 end
+if redis.call('HEXISTS', KEYS[1], 'disabled') == 1 then return 0 end
 redis.call('SADD', devices, ARGV[2])
 return 1
 """,
     "devices",
 )
-#: The device's side; gives the user to whom it was bound before.
+#: The device's side; gives the user to whom it was bound before. A node where it has connections and is
+#: unbound hears of it; no other listens.
 _POINT = Script("""
 local before = redis.call('HGET', KEYS[1], 'user')
 redis.call('HSETNX', KEYS[1], 'created', now)
 redis.call('HSET', KEYS[1], 'user', ARGV[2])
 redis.call('EXPIRE', KEYS[1], ARGV[3])
+redis.call('SPUBLISH', KEYS[1], 'b')
 return before
 """)
 _LEAVE = Script(
@@ -77,8 +82,23 @@ return gone
     "devices",
     "online",
 )
-#: Says that devices are online; gives the mailbox's end and which of them are bound no more. A full store
-#: takes no presence (hence pcall), but mail must still be read.
+#: Sets a field of a user's record, if one is named, and unbinds all devices; nothing without a record.
+_SHUT_OUT = Script(
+    """
+if redis.call('EXISTS', KEYS[1]) == 0 then return false end
+if ARGV[2] ~= '' then redis.call('HSET', KEYS[1], ARGV[2], ARGV[3]) end
+local gone = redis.call('SMEMBERS', devices)
+redis.call('DEL', devices, online)
+for _, device in ipairs(gone) do redis.call('SPUBLISH', KEYS[1], 'r ' .. device) end
+return gone
+""",
+    "devices",
+    "online",
+)
+#: A device was used. Nobody is to wait for replicas for that, once an hour and a device.
+_TOUCH = Script("redis.call('EXPIRE', KEYS[1], ARGV[2])", lasting=False)
+#: Says that devices are online; gives the mailbox's end and which of them are bound no more. A store that is
+#: full or takes no writes takes no presence (hence pcall), but mail must still be read.
 _ONLINE = Script(
     """
 local gone = {}
@@ -89,15 +109,16 @@ for i = 3, #ARGV do
     gone[#gone + 1] = ARGV[i]
   end
 end
-redis.call('ZREMRANGEBYSCORE', online, '-inf', now)
-redis.call('EXPIRE', online, ARGV[2])
+redis.pcall('ZREMRANGEBYSCORE', online, '-inf', now)
+redis.pcall('EXPIRE', online, ARGV[2])
 return {redis.call('GET', last) or '0-0', gone}
 """,
     "devices",
     "online",
     "last",
+    lasting=False,
 )
-SCRIPTS = (_CREATE, _JOIN, _POINT, _LEAVE, _UNPOINT, _NEW_PASSWORD, _ONLINE)
+SCRIPTS = (_CREATE, _JOIN, _POINT, _LEAVE, _UNPOINT, _NEW_PASSWORD, _SHUT_OUT, _TOUCH, _ONLINE)
 
 
 class DeviceRecord(NamedTuple):
@@ -108,10 +129,23 @@ class DeviceRecord(NamedTuple):
     explicit: bool
 
 
+class BoundDevice(NamedTuple):
+    """A device in a user's set as the operator sees it; times in ms since 1970."""
+
+    id: str
+    #: None: its record has expired.
+    created: int | None
+    explicit: bool
+    #: Until when it counts as online; 0 if it is not.
+    online_until: int
+    #: The id of the last entry that it acknowledged.
+    cursor: str
+
+
 class Devices:
     """The devices."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Route) -> None:
         self._link = link
 
     async def create(self) -> int:
@@ -138,15 +172,19 @@ class Devices:
         return bool(await self._link.call(b"SISMEMBER", keys.part(user_id, b"devices"), device))
 
     async def touch(self, device: str, *, bound: bool) -> None:
-        """The device was used: its time to live starts anew."""
-        await self._link.write(b"EXPIRE", keys.device(device), BOUND_LIFE if bound else UNBOUND_LIFE)
+        """The device was used: its time to live starts anew, if the store takes writes at this moment."""
+        with suppress(Unwritable):
+            await self._link.script(_TOUCH, keys.device(device), BOUND_LIFE if bound else UNBOUND_LIFE)
 
     async def mark_explicit(self, device: str) -> None:
         """The device has used ACKFETCH."""
         await self._link.write(b"HSET", keys.device(device), b"explicit", 1)
 
     async def bind(self, device: str, user_id: int, password_hash: bytes) -> bool:
-        """Bind the device, replacing any binding it had; False if the password has changed meanwhile."""
+        """Bind the device, replacing any binding it had; False if the password has changed meanwhile.
+
+        Nodes are told on the device's channel, and, if it had another user, on that user's.
+        """
         if not await self._link.script(_JOIN, keys.user(user_id), device, password_hash):
             return False
         before = await self._link.call(b"HGET", keys.device(device), b"user")
@@ -183,3 +221,42 @@ class Devices:
     async def go_offline(self, user_id: int, device: str) -> None:
         """The device's last connection to this node is gone."""
         await self._link.write(b"ZREM", keys.part(user_id, b"online"), device)
+
+    # For the operator.
+
+    async def of(self, user_id: int) -> list[BoundDevice]:
+        """The devices that are bound to a user, by id."""
+        found = await self._link.call(b"SMEMBERS", keys.part(user_id, b"devices"))
+        return await gather(self._bound(user_id, device.decode()) for device in sorted(found))
+
+    async def _bound(self, user_id: int, device: str) -> BoundDevice:
+        created, explicit = await self._link.call(b"HMGET", keys.device(device), b"created", b"explicit")
+        online = await self._link.call(b"ZSCORE", keys.part(user_id, b"online"), device)
+        cursor = await self._link.call(b"HGET", keys.part(user_id, b"cursors"), device)
+        return BoundDevice(
+            device,
+            None if created is None else int(created),
+            explicit is not None,
+            int(float(online or 0)),
+            (cursor or b"0-0").decode(),
+        )
+
+    async def shut_out(self, user_id: int) -> int | None:
+        """Unbind all devices of a user; gives how many there were, None without such a user."""
+        return await self._shut_out(user_id, b"", b"")
+
+    async def disable(self, user_id: int) -> int | None:
+        """As `shut_out`; from then on no device can be bound, until `Accounts.enable`."""
+        return await self._shut_out(user_id, b"disabled", b"1")
+
+    async def set_password(self, user_id: int, password_hash: bytes) -> int | None:
+        """As `shut_out`, with a new password."""
+        return await self._shut_out(user_id, b"password", password_hash)
+
+    async def _shut_out(self, user_id: int, field: bytes, value: bytes) -> int | None:
+        gone = await self._link.script(_SHUT_OUT, keys.user(user_id), field, value)
+        if gone is None:
+            return None
+        for device in gone:
+            await self._link.script(_UNPOINT, keys.device(device.decode()), user_id, UNBOUND_LIFE)
+        return len(gone)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import NamedTuple
 
 from chatsvc.store import keys
-from chatsvc.store.link import Link
+from chatsvc.store.link import Route
 
 
 class FileEntry(NamedTuple):
@@ -20,10 +21,23 @@ class FileEntry(NamedTuple):
         return f"{self.sha256}:{self.size}".encode()
 
 
+class IndexRow(NamedTuple):
+    """A field of a user's index and the file that it leads to; None where two files share an MD5."""
+
+    field: str
+    sha256: str | None
+    size: int
+
+
+def fields_of(md5encoded: str, md5: str) -> tuple[str, str]:
+    """The fields under which a message with a file is found in an index: its name's, and the MD5's."""
+    return "m" + keys.message_key(md5encoded), "f" + md5
+
+
 class Files:
     """The index of files, per user. Appending a message writes it, see `chatsvc.store.mail`."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Route) -> None:
         self._link = link
 
     async def of_message(self, user_id: int, md5encoded: str) -> FileEntry | None:
@@ -42,3 +56,21 @@ class Files:
             return None
         sha256, size = found.decode().split(":")
         return FileEntry(md5, sha256, int(size))
+
+    async def index(self, user_id: int) -> AsyncIterator[list[IndexRow]]:
+        """The whole index of a user, a page at a time; what changes meanwhile may be missed."""
+        cursor = b"0"
+        while True:
+            cursor, found = await self._link.call(
+                b"HSCAN", keys.part(user_id, b"files"), cursor, b"COUNT", 500
+            )
+            yield [_row(*pair) for pair in zip(found[::2], found[1::2], strict=True)]
+            if cursor == b"0":
+                return
+
+
+def _row(field: bytes, value: bytes) -> IndexRow:
+    if not value:
+        return IndexRow(field.decode(), None, 0)
+    sha256, size = value.decode().split(":")[-2:]
+    return IndexRow(field.decode(), sha256, int(size))

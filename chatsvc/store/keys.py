@@ -9,11 +9,20 @@ import hashlib
 
 #: Where user ids are counted.
 USER_COUNTER = b"chatsvc:users"
+#: Which node of a cluster's looks for pending messages at the moment.
+SWEEPER = b"chatsvc:sweeper"
+#: What is being restored, until all of it is there.
+RESTORING = b"chatsvc:restoring"
 
 
 def name(key: str) -> bytes:
     """Who has a name, under the form in which names are compared (`chatsvc.wire.text.name_key`)."""
     return b"{n:%b}" % key.encode()
+
+
+def name_at(key: bytes) -> str:
+    """The name, in the form in which names are compared, that a key of `name` is for."""
+    return key[3:-1].decode()
 
 
 def user(user_id: int) -> bytes:
@@ -22,13 +31,47 @@ def user(user_id: int) -> bytes:
 
 
 def part(user_id: int, what: bytes) -> bytes:
-    """A key beside a user's record: devices, out, in, mail, last, cursors, repeat, files, online."""
+    """A key beside a user's record: devices, out, in, mail, last, cursors, repeat, files, online, pending."""
     return b"{u:%d}:%b" % (user_id, what)
+
+
+#: What match the marks by which repeats are recognised; the second ones are a cluster's (`got`).
+MARKS = (b"{u:*}:repeat:*", b"{u:*}:got:*")
+#: What match the names, and all that belongs to users.
+NAMES, USERS = b"{n:*}", b"{u:*}"
+#: What matches the keys of all pending messages.
+PENDING_PATTERN = b"{u:*}:pending"
+
+
+def got(user_id: int, sender: int, repeat: str) -> bytes:
+    """What says that a sender's message has come into this user's mailbox, in a cluster."""
+    return b"{u:%d}:got:%d:%b" % (user_id, sender, repeat.encode())
+
+
+def user_of(key: bytes) -> int:
+    """The user to whose slot a key belongs."""
+    return int(key[3 : key.index(b"}")])
 
 
 def device(device_id: str) -> bytes:
     """A device's record."""
     return b"{d:%b}" % device_id.encode()
+
+
+def is_mark(key: bytes) -> bool:
+    """Whether a user's key is a mark by which repeats are recognised, which outlives the user."""
+    return key.split(b"}:", 1)[-1].startswith((b"repeat:", b"got:"))
+
+
+def id_of_device(key: bytes) -> bytes:
+    """The device whose record is at a key."""
+    return key[3:-1]
+
+
+def mark(key: bytes) -> bytes:
+    """What is written before replicas are waited for, in the slot of a key."""
+    tag, brace, _ = key.partition(b"}")
+    return b"%b}:mark" % tag if brace else b"{%b}:mark" % key
 
 
 def device_id(token: int) -> str:

@@ -10,7 +10,8 @@ import hashlib
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import txredisapi
 from twisted.internet.defer import Deferred
@@ -39,6 +40,22 @@ PROBE_INTERVAL = 5.0
 CLOSE_WAIT = 2.0
 
 
+class Redirected(Exception):  # noqa: N818 - `Router` follows it, nobody else sees it
+    """Another node of a cluster serves the key, or is just getting it (`asking`)."""
+
+    def __init__(self, error: str) -> None:
+        super().__init__(error)
+        kind, slot, address = error.split()[:3]
+        host, _, port = address.rpartition(":")
+        self.asking = kind == "ASK"
+        self.slot = int(slot)
+        self.address = host, int(port)
+
+
+class TryAgain(Exception):  # noqa: N818 - `Router` does
+    """A node of a cluster cannot say now; if it has done something, doing it again is no change."""
+
+
 class Unavailable(Refusal):
     """The store cannot be asked, or its answer was lost."""
 
@@ -46,11 +63,16 @@ class Unavailable(Refusal):
         super().__init__(info)
 
 
+class Unwritable(Unavailable):
+    """The store answers, but nothing can be written now, or not as safely as it must be."""
+
+
 class Script:
     """A Lua script on a record and on parts of it, which are locals of their names there.
 
     KEYS[1] is the record. All keys that are touched are declared, so that a cluster that is moving some of
-    them refuses before the first write. A script that writes looks at its deadline, ARGV[1], first.
+    some of them refuses before the first write. A script that writes looks at its deadline, ARGV[1], first.
+    What it writes is `lasting` unless it may be lost with a primary: no replica is waited for then.
     """
 
     _DEADLINE = (
@@ -59,16 +81,18 @@ class Script:
         "if now > tonumber(ARGV[1]) then return redis.error_reply('DEADLINE passed') end\n"
     )
 
-    def __init__(self, source: str, *parts: str, writes: bool = True) -> None:
+    def __init__(self, source: str, *parts: str, writes: bool = True, lasting: bool = True) -> None:
         self.writes = writes
+        self.lasting = writes and lasting
         self.parts = parts
         locals_ = "".join(f"local {part} = KEYS[{index}]\n" for index, part in enumerate(parts, 2))
         self.source = (locals_ + (self._DEADLINE if writes else "") + source).encode()
         self.sha = hashlib.sha1(self.source, usedforsecurity=False).hexdigest().encode()
 
-    def keys(self, record: bytes) -> tuple[bytes | int, ...]:
-        """The number of its keys, and the keys, for a record."""
-        return (1 + len(self.parts), record, *(b"%b:%b" % (record, part.encode()) for part in self.parts))
+    def keys(self, record: bytes, also: tuple[bytes, ...]) -> tuple[bytes | int, ...]:
+        """The number of its keys, and the keys, for a record; the keys that it takes `also` come last."""
+        parts = (b"%b:%b" % (record, part.encode()) for part in self.parts)
+        return (1 + len(self.parts) + len(also), record, *parts, *also)
 
 
 #: Any one command that writes, with a deadline. KEYS[1] is its key, ARGV[2] its name.
@@ -90,7 +114,7 @@ class StoreProtocol(txredisapi.RedisProtocol):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._asked: deque[tuple[Pending[Any], float]] = deque()
-        self.on_push: Callable[[list[Any]], None] | None = None
+        self.on_push: Callable[[Any], None] | None = None
         self.end = ""  # why it ended, for the operator
 
     def connectionMade(self) -> None:
@@ -114,7 +138,7 @@ class StoreProtocol(txredisapi.RedisProtocol):  # type: ignore[misc]
         return self._asked[0][1] if self._asked else None
 
     def replyReceived(self, reply: Any) -> None:
-        if self.on_push is not None and isinstance(reply, list) and reply[0] in _PUSHED:
+        if self.on_push is not None and _is_push(reply):
             self.on_push(reply)
         elif not self._asked:
             super().replyReceived(reply)
@@ -135,6 +159,11 @@ class StoreProtocol(txredisapi.RedisProtocol):  # type: ignore[misc]
         super().connectionLost(why)
         while self._asked:
             self._asked.popleft()[0].fail(txredisapi.ConnectionError(self.end))
+
+
+def _is_push(reply: Any) -> bool:
+    """Whether a subscriber's reply answers no command in particular; an error may be about a channel."""
+    return isinstance(reply, Exception) or (isinstance(reply, list) and reply[0] in _PUSHED)
 
 
 _PUSHED = frozenset((b"smessage", b"ssubscribe", b"sunsubscribe"))
@@ -176,6 +205,39 @@ class _Reporting:
         return failure
 
 
+class Watch(Protocol):
+    """Who knows whether a connection leads where it should."""
+
+    async def accept(self, connection: StoreProtocol) -> None:
+        """Raise an exception with the reason if this new connection, which has logged in, does not."""
+
+    async def is_current(self) -> bool:
+        """Whether a connection that was accepted still does."""
+
+
+class Route(Protocol):
+    """What the parts of this floor send through: a `Link`, or in a cluster a `Router`.
+
+    Its methods give the reply, or raise `Refusal` with what the client is to be told.
+    """
+
+    async def call(self, *args: bytes | str | int) -> Any:
+        """The reply to one command that does not write; its first argument is its key."""
+
+    async def write(self, command: bytes, key: bytes, *args: bytes | str | int) -> Any:
+        """The reply to one command that writes: executed within its deadline or not at all."""
+
+    async def script(
+        self,
+        script: Script,
+        key: bytes,
+        *args: bytes | str | int,
+        also: tuple[bytes, ...] = (),
+        expires: float | None = None,
+    ) -> Any:
+        """The reply of a script."""
+
+
 class Link:
     """One connection to the store, made again whenever it is lost.
 
@@ -189,17 +251,26 @@ class Link:
         *,
         login: tuple[tuple[bytes | str | int, ...], ...] = (),
         scripts: tuple[Script, ...] = (),
-        on_push: Callable[[list[Any]], None] | None = None,
-        on_ready: Callable[[], None] | None = None,
+        on_push: Callable[[Link, Any], None] | None = None,
+        on_ready: Callable[[Link], None] | None = None,
+        routed: bool = False,
+        watch: Watch | None = None,
         name: str = "store",
     ) -> None:
-        """`login` is the commands (AUTH, SELECT) that each new connection starts with."""
+        """`login` is the commands (AUTH, SELECT) that each new connection starts with.
+
+        `on_push` makes it a subscriber's: it hears what `tell` leads to, errors included. `routed` is for
+        one of many: whatever can be tried elsewhere is raised at once, as `Redirected` or `TryAgain`.
+        `watch` is asked about each new connection, and then whenever the link proves that it lives.
+        """
         self._reactor = reactor
         self._endpoint = endpoint
         self._login = login
         self._scripts = (COMMAND, *scripts)
         self._on_push = on_push
         self._on_ready = on_ready
+        self._routed = routed
+        self._watch = watch
         self._name = name
         self._factory = _Factory(self)
         self._connection: StoreProtocol | None = None  # usable: logged in, scripts loaded
@@ -242,10 +313,30 @@ class Link:
         """Return once the store can be asked; raises `Unavailable` after `wait` seconds."""
         await self._usable(self._reactor.seconds() + wait)
 
-    async def call(self, *args: bytes | str | int) -> Any:
+    def of(self, key: bytes) -> Link | None:
+        """The link for this key, as far as is known: this one (`Router` has many)."""
+        return self
+
+    def links(self) -> list[Link]:
+        """All links: this one."""
+        return [self]
+
+    def outdated(self) -> None:
+        """Something is not where it was: it can be nowhere else."""
+
+    def look_soon(self) -> None:
+        """Look within a moment whether the store lives, and still is where it was."""
+        self._probed = self._reactor.seconds() - PROBE_INTERVAL
+
+    def cut(self, why: str) -> None:
+        """End the connection; another is made."""
+        if self._connection is not None:
+            self._connection.cut(why)
+
+    async def call(self, *args: bytes | str | int, asking: bool = False, expires: float | None = None) -> Any:
         """The reply to one command that does not write."""
         command = pack(args)
-        return await self._persist(lambda connection: self._reply(connection, command), None)
+        return await self._persist(lambda connection: self._reply(connection, command, asking), expires)
 
     def tell(self, *args: bytes | str | int) -> bool:
         """Send a command whose replies come as pushes; False when the store is away."""
@@ -259,15 +350,24 @@ class Link:
         return await self.script(COMMAND, key, command, *args)
 
     async def script(
-        self, script: Script, key: bytes, *args: bytes | str | int, expires: float | None = None
+        self,
+        script: Script,
+        key: bytes,
+        *args: bytes | str | int,
+        also: tuple[bytes, ...] = (),
+        asking: bool = False,
+        expires: float | None = None,
     ) -> Any:
         """The reply of a script, which must be idempotent: it is sent again if a reply was lost soon.
 
-        `expires`, on the injected clock, is when the client must have been told; by default it is
-        `LINK_WAIT` plus `REPLY_TIMEOUT` from now.
+        `key` is its record and `also` what other keys it takes. `expires`, on the injected clock, is when
+        the client must have been told; by default it is `LINK_WAIT` plus `REPLY_TIMEOUT` from now. `asking`
+        says that the node was named by another one that is giving the key away.
         """
+        keys = script.keys(key, also)
+        until = self._reactor.seconds() + LINK_WAIT + REPLY_TIMEOUT if expires is None else expires
         return await self._persist(
-            lambda connection: self._run_script(connection, script, key, args), expires
+            lambda connection: self._run_script(connection, script, keys, args, asking, until), until
         )
 
     async def _persist(
@@ -278,54 +378,87 @@ class Link:
             expires = self._reactor.seconds() + LINK_WAIT + REPLY_TIMEOUT
         last_start = expires - REPLY_TIMEOUT
         while True:
+            if self._routed and self._connection is None:
+                raise TryAgain
             connection = self._connection or await self._usable(last_start)
             try:
                 return await attempt(connection)
             except _Lost:
+                if self._routed:
+                    raise TryAgain from None
                 if self._reactor.seconds() >= last_start:
                     raise Unavailable from None
 
     async def _run_script(
-        self, connection: StoreProtocol, script: Script, key: bytes, args: tuple[bytes | str | int, ...]
+        self,
+        connection: StoreProtocol,
+        script: Script,
+        keys: tuple[bytes | int, ...],
+        args: tuple[bytes | str | int, ...],
+        asking: bool,
+        expires: float,
     ) -> Any:
         if script.writes:
             until = self._reactor.seconds() + WRITE_WINDOW + self._clock_offset
             args = (int(until * 1000), *args)
-        keys = script.keys(key)
         try:
             try:
-                return await self._reply(connection, pack((b"EVALSHA", script.sha, *keys, *args)))
+                command = pack((b"EVALSHA", script.sha, *keys, *args))
+                return await self._execute(connection, script, command, keys, asking, expires)
             except _NoScript:
                 # Somebody flushed the scripts; nothing was executed.
-                return await self._reply(connection, pack((b"EVAL", script.source, *keys, *args)))
+                command = pack((b"EVAL", script.source, *keys, *args))
+                return await self._execute(connection, script, command, keys, asking, expires)
         except _TooLate:
             # The store was frozen, or a clock has jumped; nothing was executed.
             with suppress(txredisapi.RedisError):  # gone meanwhile: each new connection reads it anyway
                 await self._read_clock(connection)
             raise _Lost from None
 
-    async def _reply(self, connection: StoreProtocol, command: bytes) -> Any:
+    async def _execute(
+        self,
+        connection: StoreProtocol,
+        script: Script,
+        command: bytes,
+        keys: tuple[bytes | int, ...],
+        asking: bool,
+        expires: float,
+    ) -> Any:
+        """The reply to the command that runs a script, once what it wrote is safe enough."""
+        return await self._reply(connection, command, asking)
+
+    async def _reply(self, connection: StoreProtocol, command: bytes, asking: bool) -> Any:
+        if asking:
+            connection.ask(pack((b"ASKING",)), self._reactor.seconds())  # holds for the next command
         try:
             return await connection.ask(command, self._reactor.seconds())
         except txredisapi.ConnectionError:
             raise _Lost from None
         except txredisapi.ResponseError as error:
-            raise self._refused(str(error)) from error
+            raise self._refused(connection, str(error)) from error
 
-    def _refused(self, error: str) -> Exception:
+    def _refused(self, connection: StoreProtocol, error: str) -> Exception:
         """What an error reply of the store means for the client."""
         kind = error.strip().split(" ", 1)[0]
         if kind == "NOSCRIPT":
             return _NoScript()
         if "DEADLINE passed" in error:
             return _TooLate()
-        if "OOM" in error:
-            return Refusal(STORAGE_FULL)
-        if any(
-            word in error for word in ("READONLY", "LOADING", "MISCONF", "NOREPLICAS", "MASTERDOWN", "BUSY")
-        ):
-            log.warn("The store refuses to work: {error}", error=error, link=self._name)
+        if kind in ("MOVED", "ASK"):
+            if self._routed:
+                return Redirected(error)
+            log.error("The store is one node of a cluster; name it as cluster://HOST:PORT.", link=self._name)
             return Unavailable()
+        if self._routed and kind in ("TRYAGAIN", "CLUSTERDOWN"):
+            return TryAgain(error)
+        if "OOM" in error or ("MISCONF" in error and "No space left" in error):
+            return Refusal(STORAGE_FULL)
+        if any(word in error for word in _NO_PRIMARY):
+            connection.cut("it is a replica now")  # there may be a primary when it is made again
+            return Unwritable()
+        if any(word in error for word in _REFUSALS):
+            log.warn("The store refuses to work: {error}", error=error, link=self._name)
+            return Unwritable()
         return RuntimeError(f"The store does not understand us: {error}")
 
     async def _usable(self, until: float) -> StoreProtocol:
@@ -352,10 +485,13 @@ class Link:
     async def _prepare(self, connection: StoreProtocol) -> StoreProtocol:
         for command in self._login:
             await connection.ask(pack(command), self._reactor.seconds())
+        if self._watch is not None:
+            await self._watch.accept(connection)
         for script in self._scripts:
             await connection.ask(pack((b"SCRIPT", b"LOAD", script.source)), self._reactor.seconds())
         await self._read_clock(connection)
-        connection.on_push = self._on_push
+        if self._on_push is not None:
+            connection.on_push = partial(self._on_push, self)
         return connection
 
     def _announce(self, connection: StoreProtocol) -> None:
@@ -369,7 +505,7 @@ class Link:
         for pending, _ in waiters:
             pending.succeed(connection)
         if self._on_ready is not None:
-            self._on_ready()
+            self._on_ready(self)
 
     def lost(self, connection: StoreProtocol) -> None:
         """A connection is gone; the factory makes another."""
@@ -412,6 +548,14 @@ class Link:
                 await connection.ask(pack((b"PING",)), self._reactor.seconds())
         except txredisapi.RedisError as error:
             log.debug("The store did not answer a probe: {error}", error=error, link=self._name)
+        if self._watch is not None and not await self._watch.is_current():
+            connection.cut("there is another primary now")
+
+
+#: Kinds of errors of a store that is no primary: those of a replica, and of one who became that meanwhile.
+_NO_PRIMARY = ("READONLY", "MASTERDOWN", "UNBLOCKED")
+#: Kinds of errors of a store that works again some time.
+_REFUSALS = ("LOADING", "MISCONF", "NOREPLICAS", "BUSY", "CLUSTERDOWN")
 
 
 class _Lost(Exception):  # noqa: N818 - handled here, seen nowhere else

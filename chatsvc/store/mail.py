@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from chatsvc.store import keys
 from chatsvc.store.append import Outgoing
-from chatsvc.store.link import Link, Script
+from chatsvc.store.link import Route, Script
 from chatsvc.tasks import Clock, Pending, gather, spawn
 from chatsvc.wire.errors import Refusal
 
@@ -80,7 +80,7 @@ class Appends(Protocol):
 class Mailboxes:
     """All mailboxes."""
 
-    def __init__(self, link: Link, clock: Clock, appends: Appends) -> None:
+    def __init__(self, link: Route, clock: Clock, appends: Appends) -> None:
         self._link = link
         self._clock = clock
         self._appends = appends

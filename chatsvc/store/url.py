@@ -14,25 +14,33 @@ from urllib.parse import quote, unquote_to_bytes
 import msgspec
 
 DEFAULT_PORT = 6379
+SENTINEL_PORT = 26379
 #: The index of a database travels as a signed 32-bit number.
 DATABASE_MAX = 2**31 - 1
 
 _BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _PLACE = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9._-]+))(?::(?P<port>[^:]*))?")
 _DIGITS = re.compile(r"[0-9]{1,10}")
+#: What sentinels accept as the name of a service.
+_SERVICE = re.compile(r"[A-Za-z0-9._-]+")
 
 
 class StoreUrl(msgspec.Struct, frozen=True, kw_only=True):
     """Where a store listens and how to log in there (``docs/architecture.md``).
 
-    A ``tcp`` address has `host` and `port`, a ``unix`` one has `path`. `tls` means TLS with the
-    server's certificate verified. None for `username` or `password` means that none was given.
+    A ``tcp`` address has `host` and `port`, a ``unix`` one has `path`. A ``sentinel`` address has the
+    `hosts` of sentinels and the `service` whose primary they name, a ``cluster`` one has the `hosts` of
+    some of its nodes. `tls` means TLS with the server's certificate verified. None for `username` or
+    `password` means that none was given.
     """
 
-    kind: Literal["tcp", "unix"]
+    kind: Literal["tcp", "unix", "sentinel", "cluster"]
     host: str = ""
     port: int = DEFAULT_PORT
     path: str = ""
+    #: Hosts and ports, at least one where the kind has them.
+    hosts: tuple[tuple[str, int], ...] = ()
+    service: str = ""
     tls: bool = False
     username: str | None = None
     password: str | None = None
@@ -44,13 +52,23 @@ class StoreUrl(msgspec.Struct, frozen=True, kw_only=True):
         user = quote(self.username or "", safe="")
         login = f"{user}{':***' if self.password is not None else ''}"
         at = f"{login}@" if login else ""
-        if self.kind == "unix":
-            return f"unix://{at}{quote(self.path)}?db={self.db}"
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'rediss' if self.tls else 'redis'}://{at}{host}:{self.port}/{self.db}"
+        hosts = ",".join(show_place(host, port) for host, port in self.hosts)
+        match self.kind:
+            case "unix":
+                return f"unix://{at}{quote(self.path)}?db={self.db}"
+            case "sentinel":
+                return f"sentinel://{at}{hosts}/{self.service}/{self.db}"
+            case "cluster":
+                return f"cluster://{at}{hosts}"
+        return f"{'rediss' if self.tls else 'redis'}://{at}{show_place(self.host, self.port)}/{self.db}"
 
     def __repr__(self) -> str:
         return f"StoreUrl({self.safe!r})"
+
+
+def show_place(host: str, port: int) -> str:
+    """A host and a port as addresses and messages have them."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class Scheme(NamedTuple):
@@ -84,25 +102,65 @@ class _Wrong(Exception):  # noqa: N818 - a sentence on its way to `parse`
 
 
 def _read_tcp(rest: str) -> dict[str, Any]:
+    login, place, database = _split(rest)
+    host, port = _read_place(place, DEFAULT_PORT)
+    return {"host": host, "port": port, "db": _read_database(database), **login}
+
+
+def _read_sentinel(rest: str) -> dict[str, Any]:
+    login, places, path = _split(rest)
+    service, _, database = path.partition("/")
+    if not _SERVICE.fullmatch(service):
+        raise _Wrong(
+            "After the sentinels the name has to stand by which they know the store, "
+            "of letters, digits, '.', '-' and '_'."
+        )
+    return {
+        "hosts": _read_places(places, SENTINEL_PORT),
+        "service": service,
+        "db": _read_database(database),
+        **login,
+    }
+
+
+def _read_cluster(rest: str) -> dict[str, Any]:
+    login, places, database = _split(rest)
+    if database:
+        raise _Wrong("A cluster has no databases: nothing may stand after its hosts.")
+    return {"hosts": _read_places(places, DEFAULT_PORT), **login}
+
+
+def _split(rest: str) -> tuple[dict[str, Any], str, str]:
+    """User and password, the text of the host or hosts, and what stands after it."""
     if "?" in rest or "#" in rest:
         raise _Wrong("A '?' or '#' is only allowed percent-encoded, in the user or the password.")
-    authority, _, database = rest.partition("/")
-    if "@" in database:
+    authority, _, path = rest.partition("/")
+    if "@" in path:
         raise _Wrong("A '/' in the user or the password has to be percent-encoded, as %2F.")
-    login, _, place = authority.rpartition("@")
-    matched = _PLACE.fullmatch(place)
+    login, _, places = authority.rpartition("@")
+    return _read_login(login), places, path
+
+
+def _read_places(text: str, default_port: int) -> tuple[tuple[str, int], ...]:
+    return tuple(_read_place(place, default_port) for place in text.split(","))
+
+
+def _read_place(text: str, default_port: int) -> tuple[str, int]:
+    matched = _PLACE.fullmatch(text)
     if matched is None or (matched["v6"] and not _is_ipv6(matched["v6"])):
         raise _Wrong(
             "The host has to be a name or an IPv4 address, of letters, digits, '.', '-' and '_', "
             "or an IPv6 address in brackets."
         )
     port = matched["port"]
-    return {
-        "host": matched["v6"] or matched["host"],
-        "port": _number(port, "port", 1, 65535) if port is not None else DEFAULT_PORT,
-        "db": _number(database, "database", 0, DATABASE_MAX) if database else 0,
-        **_read_login(login),
-    }
+    return (
+        matched["v6"] or matched["host"],
+        _number(port, "port", 1, 65535) if port is not None else default_port,
+    )
+
+
+def _read_database(text: str) -> int:
+    return _number(text, "database", 0, DATABASE_MAX) if text else 0
 
 
 def _read_unix(rest: str) -> dict[str, Any]:
@@ -160,9 +218,12 @@ def _number(text: str, what: str, least: int, most: int) -> int:
 
 
 _TCP_FORM = "[[user][:password]@]host[:port][/db]"
+_HOSTS_FORM = "[[user][:password]@]host[:port][,host[:port]...]"
 #: The rows that `parse` knows: another way to reach a store is another row.
 SCHEMES = {
     "redis": Scheme(f"redis://{_TCP_FORM}", _read_tcp, {"kind": "tcp"}),
     "rediss": Scheme(f"rediss://{_TCP_FORM}", _read_tcp, {"kind": "tcp", "tls": True}),
     "unix": Scheme("unix://[[user][:password]@]/path/to/socket[?db=N]", _read_unix, {"kind": "unix"}),
+    "sentinel": Scheme(f"sentinel://{_HOSTS_FORM}/name[/db]", _read_sentinel, {"kind": "sentinel"}),
+    "cluster": Scheme(f"cluster://{_HOSTS_FORM}", _read_cluster, {"kind": "cluster"}),
 }
