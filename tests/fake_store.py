@@ -64,9 +64,9 @@ class _Data:
         mail = self.users[user_id].mail if user_id in self.users else []
         return mail[-1].position if mail else 0
 
-    def publish(self, user_id: int, text: bytes) -> None:
+    def publish(self, whose: int | str, text: bytes) -> None:
         for node in self.nodes:
-            node.hear(user_id, text)
+            node.hear(whose, text)
 
     def leave(self, user_id: int, device: str) -> None:
         if user_id in self.users:
@@ -161,6 +161,7 @@ class FakeDevices(_Part):
         if before is not None and before != user_id:
             self._data.leave(before, device)
         self._data.pointers[device] = user_id
+        self._data.publish(device, b"b")
         return True
 
     async def unbind(self, device: str, user_id: int) -> None:
@@ -251,32 +252,32 @@ class FakeChannels:
     """The subscriptions of one node. What is published while `deaf` is lost, and no subscription stands."""
 
     def __init__(self, data: _Data, clock: Clock) -> None:
-        self.on_message: Callable[[int, bytes], None] = lambda user_id, data: None
-        self.on_subscribed: Callable[[int], None] = lambda user_id: None
+        self.on_message: Callable[[int | str, bytes], None] = lambda whose, data: None
+        self.on_subscribed: Callable[[int | str], None] = lambda whose: None
         self.deaf = False
-        self.wanted: set[int] = set()
+        self.wanted: set[int | str] = set()
         self._clock = clock
         self._waiting: list[Pending[None]] = []
         data.nodes.append(self)
 
-    async def subscribe(self, user_id: int, wait: float) -> None:
-        stands = user_id in self.wanted and not self.deaf
-        self.wanted.add(user_id)
+    async def subscribe(self, whose: int | str, wait: float) -> None:
+        stands = whose in self.wanted and not self.deaf
+        self.wanted.add(whose)
         if stands:
             return
         if not self.deaf:
-            self.on_subscribed(user_id)
+            self.on_subscribed(whose)
             return
         self._waiting.append(Pending())
         self._clock.callLater(wait, self._waiting[-1].succeed, None)
         await self._waiting[-1]
 
-    def unsubscribe(self, user_id: int) -> None:
-        self.wanted.discard(user_id)
+    def unsubscribe(self, whose: int | str) -> None:
+        self.wanted.discard(whose)
 
-    def hear(self, user_id: int, text: bytes) -> None:
-        if user_id in self.wanted and not self.deaf:
-            self.on_message(user_id, text)
+    def hear(self, whose: int | str, text: bytes) -> None:
+        if whose in self.wanted and not self.deaf:
+            self.on_message(whose, text)
 
     def stand(self) -> None:
         """All subscriptions stand (again)."""
@@ -284,8 +285,8 @@ class FakeChannels:
         waiting, self._waiting = self._waiting, []
         for subscribed in waiting:
             subscribed.succeed(None)
-        for user_id in sorted(self.wanted):
-            self.on_subscribed(user_id)
+        for whose in sorted(self.wanted, key=str):
+            self.on_subscribed(whose)
 
 
 class FakeStore:

@@ -16,7 +16,7 @@ from threading import Event, Thread
 from typing import NamedTuple, Self
 
 from tests.oracle import Message, Oracle
-from tests.raw import Raw
+from tests.raw import DEADLINE, Raw
 from tests.service import Service, wait_for
 
 #: How long a test goes on making trouble, in seconds.
@@ -69,8 +69,8 @@ class Load:
         self.failures: list[BaseException] = []
         self.talking, self.over = True, False
         self.times = itertools.count(int(time.time() * 1000))  # no two messages have the same
-        self.seed = secrets.randbits(32)
-        print(f"The seed of this load is {self.seed}.")
+        self.seed = int(os.environ.get("CHAOS_SEED") or secrets.randbits(32))
+        print(f"To have the same again as far as can be: CHAOS_SEED={self.seed}")
         people = [nodes[0].user("seed") for _ in range(users)]
         self.people = {_user(person): person.name for person in people}
         self.devices = [
@@ -81,13 +81,21 @@ class Load:
     def __enter__(self) -> Self:
         for device in self.devices:
             device.start()
-        self.flow()
+        try:
+            self.flow()
+        except BaseException:
+            self.stop()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End all devices, whatever they are at."""
         self.over = True
         for device in self.devices:
-            device.join()
+            device.join(DEADLINE)
 
     def flow(self, count: int = 20) -> None:
         """Return when so many more messages are stored, by each device that sends."""
@@ -129,7 +137,7 @@ class Load:
             ),
             "all devices get everything",
         )
-        self.__exit__()
+        self.stop()
         assert not self.failures, self.failures
         oracle.check(read[0])
         assert all("Traceback" not in node.log() for node in self.nodes)
@@ -178,9 +186,10 @@ class _Device(Thread):
                 except ConnectionError:
                     self._reconnect()
                     is_new = True
-            self._raw.close()
         except BaseException as error:
             self._load.failures.append(error)
+        finally:
+            self._raw.close()
 
     def _turn(self) -> None:
         if self.talks and (self._load.talking or self._again):

@@ -53,15 +53,19 @@ def test_the_slots_of_people_who_talk_are_moved(nodes: list[Service], cluster: C
 def test_primaries_are_killed_and_their_replicas_take_over(nodes: list[Service], cluster: Cluster) -> None:
     with Load(nodes) as load:
         for _, user in zip(rounds(), itertools.cycle(load.people), strict=False):
-            key = keys.user(user)
-            killed = serving(cluster, key)
-            killed.end()
-            wait_for(lambda: cluster.primary(key) not in (None, killed), "a replica takes over")
-            killed.start()  # until then nobody confirms what the new primary writes
-            wait_for(lambda: replicates(killed), "the former primary is a replica")
-            wait_for(lambda: all(works(node) for node in cluster.nodes), "the cluster works")
+            replace_primary(cluster, keys.user(user))
             load.flow()
         settle(load, cluster)
+
+
+def replace_primary(cluster: Cluster, key: bytes) -> None:
+    """Kill who serves a key; the one that comes back is a replica of the one that has taken over."""
+    killed = serving(cluster, key)
+    killed.end()
+    wait_for(lambda: cluster.primary(key) not in (None, killed), "a replica takes over")
+    killed.start()  # until then nobody confirms what the new primary writes
+    wait_for(lambda: replicates(killed), "the former primary is a replica")
+    wait_for(lambda: all(works(node) for node in cluster.nodes), "the cluster works")
 
 
 def settle(load: Load, cluster: Cluster) -> None:

@@ -215,3 +215,27 @@ def test_what_was_published_while_a_node_did_not_hear_is_caught_up(
             assert [device.push() for _ in said] == said
         wait_for(lambda: store.ask("CLIENT LIST TYPE pubsub").count(b"id=") == 2, "both nodes hear again")
     assert all(device.silent(0.1) for device in devices)
+
+
+def test_an_acknowledgement_waits_for_the_store_and_nothing_else_does(
+    valkey: Callable[..., Valkey], service: Make
+) -> None:
+    store = valkey().start()
+    server = service("--redis", f"unix://{store.socket_path}").start()
+    alice, bob = server.user(), server.user()
+    bob.fetch()
+    said = [alice.say(user_of(bob), timestamp=timestamp) for timestamp in (3, 2, 1)]
+    assert [bob.push() for _ in said] == said
+    store.end()
+    for timestamp in (3, 2):  # by the first one the device says how it acknowledges from now on
+        bob.send("ACKFETCH", {"timestamp": timestamp})
+    assert bob.ask("STATE").info == UNAVAILABLE
+    store.start()
+    persist(bob, "STATE")
+    wait_for(lambda: bob.fetch() == said[2:], "it is taken")
+    wait_for(lambda: store.ask(f"HLEN {{u:{bob.user}}}:cursors").startswith(b":1"), "it is saved")
+    server.kill()
+    server.start()
+    again = server.connect(token=bob.token)
+    for _ in range(2):  # which would acknowledge, if it knew no better
+        assert again.fetch() == said[2:]

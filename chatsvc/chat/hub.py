@@ -13,6 +13,7 @@ from chatsvc.chat.delivery import Deliveries, Delivery
 from chatsvc.chat.rendering import Push
 from chatsvc.chat.session import Device, Gone, Session
 from chatsvc.passwords import Passwords
+from chatsvc.stats import Stats
 from chatsvc.store import keys
 from chatsvc.store.mail import parse_published
 from chatsvc.store.store import Store
@@ -60,8 +61,10 @@ class Hub:
         self.passwords = passwords
         self.limits = limits
         self.deliveries = Deliveries()
+        self.stats = Stats()
         self._devices: dict[str, Device] = {}
         self._users: dict[int, OnlineUser] = {}
+        self._unsettled: set[Device] = set()  # the store could not say whose mailbox they follow
         self._beat = LoopingCall(self._heartbeat)
         self._beat.clock = clock  # type: ignore[assignment]  # a Clock will do
         store.channels.on_message = self._published
@@ -88,6 +91,10 @@ class Hub:
         """The newest entry of an online user's mailbox, as far as this node has heard."""
         user = None if user_id is None else self._users.get(user_id)
         return 0 if user is None else user.last
+
+    def online(self) -> tuple[int, int]:
+        """How many users, and how many of their devices, have connections here."""
+        return len(self._users), sum(device.user_id is not None for device in self._devices.values())
 
     # Devices.
 
@@ -119,6 +126,7 @@ class Hub:
         device = self._devices.setdefault(device.id, device)
         device.sessions.add(session)
         session.device = device
+        self._listen(device.id)
         return device
 
     def detach(self, session: Session) -> None:
@@ -133,6 +141,7 @@ class Hub:
         device.sessions.discard(session)
         if not device.sessions:
             self._devices.pop(device.id, None)
+            self._listen(device.id)
             if user_id is not None:
                 spawn(self._go_offline(user_id, device.id), "noting that a device is offline")
 
@@ -148,15 +157,27 @@ class Hub:
 
     async def refresh(self, device: Device) -> None:
         """An unbound device may have been bound through another node; a used one lives on."""
-        if device.user_id is None:
-            record = await self.store.devices.load(device.id)
-            if record is not None and record.user_id is not None:
-                device.explicit = record.explicit
-                self._belongs(device, record.user_id)
+        await self._find_binding(device)
         now = self.clock.seconds()
         if now - device.touched > TOUCH_INTERVAL:
             device.touched = now
             await self.store.devices.touch(device.id, bound=device.user_id is not None)
+
+    async def _find_binding(self, device: Device) -> None:
+        if device.user_id is not None:
+            return
+        record = await self.store.devices.load(device.id)
+        if record is not None and record.user_id is not None and device.user_id is None:
+            device.explicit |= record.explicit
+            self._rebind(device, record.user_id)
+
+    def _listen(self, device_id: str) -> None:
+        """A device that is unbound and has connections here may be bound through another node."""
+        device = self._devices.get(device_id)
+        if device is not None and device.user_id is None:
+            spawn(self.store.channels.subscribe(device_id, SUBSCRIBE_WAIT), "listening for a login elsewhere")
+        else:
+            self.store.channels.unsubscribe(device_id)
 
     def _belongs(self, device: Device, user_id: int | None) -> None:
         """The device is bound to this user; what was delivered to the two is known, if anything was."""
@@ -190,6 +211,7 @@ class Hub:
             last, gone = await self.store.devices.stay_online(user_id, [device.id])
         except Refusal:
             self._leave(session)
+            self._unsettled.add(device)
             raise
         if gone:
             self.unbound(device)
@@ -217,24 +239,48 @@ class Hub:
 
     def unbound(self, device: Device) -> None:
         """The device's binding has ended: its connections here are nobody's."""
+        self._rebind(device, None)
+
+    def _rebind(self, device: Device, user_id: int | None) -> None:
         for session in device.sessions:
             self._leave(session)
-        self._belongs(device, None)
-
-    async def bound(self, device: Device, user_id: int, asking: Session) -> None:
-        """The device was bound: its connections here follow the user's mailbox."""
-        self.unbound(device)
         self._belongs(device, user_id)
+        self._listen(device.id)
+
+    async def bind(self, device: Device, user_id: int, password_hash: bytes, asking: Session) -> bool:
+        """Bind the device: its connections here follow the user's mailbox.
+
+        False if the password has changed meanwhile. `asking` is the connection on which the login came.
+        """
+        self.store.channels.unsubscribe(device.id)  # what is done here need not be heard from the store
+        try:
+            if not await self.store.devices.bind(device.id, user_id, password_hash):
+                return False
+            self._rebind(device, user_id)
+        finally:
+            self._listen(device.id)
         device.touched = self.clock.seconds()
         await self.join(asking)
-        for session in list(device.sessions):
-            if session.position is None:  # who asked is gone
-                spawn(self.join(session), "following a mailbox")
+        await self._settle(device)  # who asked may be gone, and the others are not
+        return True
+
+    async def _settle(self, device: Device) -> None:
+        """See whose the device is, and let its connections follow that user's mailbox."""
+        try:
+            await self._find_binding(device)
+            for session in tuple(device.sessions):
+                if session.position is None:  # the first one takes the others along, unless it ends meanwhile
+                    await self.join(session)
+        except Refusal:
+            self._unsettled.add(device)  # the heartbeat tries again
 
     # What the store tells.
 
     def _published(self, whose: int | str, data: bytes) -> None:
-        user = self._users.get(whose) if isinstance(whose, int) else None
+        if isinstance(whose, str):
+            self._bound_elsewhere(whose)
+            return
+        user = self._users.get(whose)
         if user is None:
             return
         if data.startswith(b"m "):
@@ -247,7 +293,12 @@ class Hub:
         elif data.startswith(b"r "):
             device = self._devices.get(data[2:].decode())
             if device is not None and device.user_id == user.id:
-                spawn(self._revoked(device, user.id), "ending a binding")
+                self.doubt(device)
+
+    def doubt(self, device: Device) -> None:
+        """The device's binding seems to have ended: ask the store, and end it here too."""
+        if device.user_id is not None:
+            spawn(self._revoked(device, device.user_id), "ending a binding")
 
     async def _revoked(self, device: Device, user_id: int) -> None:
         """A binding was ended; not at once unbound, for it may have been made anew since."""
@@ -257,14 +308,23 @@ class Hub:
         try:
             holds = await self.store.devices.is_bound(device.id, user_id)
         except Refusal:
-            holds = False  # the next request asks again
+            holds = False  # who is unbound listens, and that begins with asking again
         if not holds and device.user_id == user_id:
             self.unbound(device)
         for session in sessions:
             session.release()
 
+    def _bound_elsewhere(self, device_id: str) -> None:
+        """A device was bound, or may have been while this node did not hear of it."""
+        device = self._devices.get(device_id)
+        if device is not None and device.user_id is None:
+            spawn(self._settle(device), "following a mailbox")
+
     def _subscribed(self, whose: int | str) -> None:
-        user = self._users.get(whose) if isinstance(whose, int) else None
+        if isinstance(whose, str):
+            self._bound_elsewhere(whose)
+            return
+        user = self._users.get(whose)
         if user is not None and any(session.position is not None for session in user.sessions):
             spawn(self._look(user), "looking for missed mail")
 
@@ -273,6 +333,9 @@ class Hub:
         due = [user for user in self._users.values() if user.due <= now]
         if due:
             spawn(gather(self._look(user) for user in due), "the heartbeat")
+        unsettled, self._unsettled = self._unsettled, set()
+        for device in unsettled:
+            spawn(self._settle(device), "following a mailbox")
 
     async def _look(self, user: OnlineUser) -> None:
         """Say that the user's devices are online, and see whether anything was missed."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import AsyncGenerator
+from contextlib import suppress
+from functools import partial
 
 from msgspec import Raw
 from twisted.logger import Logger
@@ -12,12 +14,14 @@ from twisted.logger import Logger
 from chatsvc.blobs import StoredBlob
 from chatsvc.chat import rendering
 from chatsvc.chat.delivery import Delivery
+from chatsvc.chat.hub import Hub
 from chatsvc.chat.requests import Call, Part, request
+from chatsvc.chat.session import Device
 from chatsvc.store import keys
 from chatsvc.store.append import Outgoing
 from chatsvc.store.files import FileEntry
 from chatsvc.store.mail import Entry
-from chatsvc.tasks import Pending
+from chatsvc.tasks import spawn
 from chatsvc.wire import errors, schema
 from chatsvc.wire.errors import Refusal
 from chatsvc.wire.schema import Message
@@ -28,6 +32,10 @@ EMPTY_MD5 = hashlib.md5(b"", usedforsecurity=False).hexdigest()
 MD5 = re.compile(r"[0-9A-Fa-f]{32}")
 #: Entries that a FETCHMSG or an ACKFETCH reads at a time.
 _PAGE = 100
+#: ACKFETCHs of a device that may wait for the store; beyond it too little is acknowledged, never too much.
+ACKS_KEPT = 1000
+#: Seconds after which those that the store could not take are tried again.
+ACK_PAUSE = 1.0
 #: Bytes of a FETCHMSG answer around its messages.
 _ANSWER_FRAME = 128
 
@@ -75,6 +83,7 @@ async def _store(call: Call, message: Message) -> schema.MessageName:
         file = (keys.message_key(name), stored.md5, stored.packed())
     stored_form = await rendering.to_stored(message, hub.limits.inline_content, hub.blobs)
     await hub.store.mail.append(Outgoing(call.user_id, target, call.device.id, repeat, *stored_form, file))
+    hub.stats.messages_stored += 1
     return schema.MessageName(name)
 
 
@@ -112,7 +121,8 @@ async def _file_of(call: Call, filemd5: str, repeat: str | None) -> FileEntry | 
         blob = await hub.blobs.put(b"")
     else:
         known = await hub.store.files.by_md5(call.user_id, md5)
-        if known is not None:
+        # Renewed, or a collector could take the file away before this message refers to it.
+        if known is not None and await hub.blobs.renew(known.sha256, known.size):
             return known
         blob = None
     if blob is not None:
@@ -129,7 +139,12 @@ async def _upload(call: Call, md5: str) -> StoredBlob | None:
     try:
         while data := await call.payload.read():
             await upload.write(data)
-        return await upload.finish() if upload.md5 == md5 else None
+        if upload.md5 != md5:
+            return None
+        stored = await upload.finish()
+        call.hub.stats.uploads += 1
+        call.hub.stats.upload_bytes += stored.size
+        return stored
     finally:
         await upload.abandon()
 
@@ -248,44 +263,66 @@ class _Answer:
 
 @request("ACKFETCH", Raw, checks_binding=True, answers=False, joins=("FETCHMSG", "ACKFETCH"))
 async def acknowledge(call: Call, body: Raw) -> None:
-    """Move the device's cursor over what was delivered, as far as the timestamp says."""
-    device, delivery = call.device, call.device.delivery
-    before, device.acknowledging = device.acknowledging, Pending()
-    mine = device.acknowledging
-    try:
-        await before  # what one acknowledges depends on what those before it did
-        await _acknowledge(call, delivery, body)
-    finally:
-        mine.succeed(None)
+    """Move the device's cursor over what was delivered, as far as the timestamp says.
 
-
-async def _acknowledge(call: Call, delivery: Delivery | None, body: Raw) -> None:
-    device = call.device
+    Nobody is told what became of it, so nobody would try again: what the store cannot take now is kept.
+    """
+    hub, device = call.hub, call.device
+    under_way = bool(device.acks)
     if not device.explicit:
         device.explicit = True  # even if the body is wrong: whoever sends this knows how to acknowledge
-        await call.hub.store.devices.mark_explicit(device.id)
-    timestamp = schema.decode_body(body, schema.Ack).timestamp
-    if delivery is None:
-        return
+        device.acks.append(partial(hub.store.devices.mark_explicit, device.id))
+    with suppress(Refusal):  # of a body that is wrong
+        timestamp = schema.decode_body(body, schema.Ack).timestamp
+        delivery = device.delivery
+        if delivery is not None and len(device.acks) < ACKS_KEPT:
+            device.acks.append(partial(_acknowledge, hub, device, delivery, delivery.delivered, timestamp))
+    if not under_way:
+        await _take_acks(hub, device)
+
+
+async def _take_acks(hub: Hub, device: Device) -> None:
+    """Do all that is to be done for a device's ACKFETCHs; what the store cannot take now, when it can."""
+    acks = device.acks
+    try:
+        while acks:
+            await acks[0]()
+            acks.popleft()
+    except Refusal:
+        spawn(_take_acks_later(hub, device), "acknowledging")
+    except Exception:
+        acks.clear()  # those to come must not wait for what cannot be done
+        raise
+
+
+async def _take_acks_later(hub: Hub, device: Device) -> None:
+    await hub.pause(ACK_PAUSE)
+    await _take_acks(hub, device)
+
+
+async def _acknowledge(hub: Hub, device: Device, delivery: Delivery, delivered: int, timestamp: int) -> None:
+    """`delivered` is how far the delivery was when the ACKFETCH came: it says nothing of what came later."""
     end = delivery.answer_end(timestamp)
-    if end is None:
-        end = await _end_by_message(call, delivery, timestamp)
+    if end is None or end > delivered:
+        end = await _end_by_message(hub, device, delivery, delivered, timestamp)
     if device.delivery is delivery:
-        call.hub.acknowledge(device, delivery, end)
+        hub.acknowledge(device, delivery, end)
 
 
-async def _end_by_message(call: Call, delivery: Delivery, timestamp: int) -> int:
+async def _end_by_message(
+    hub: Hub, device: Device, delivery: Delivery, delivered: int, timestamp: int
+) -> int:
     """The oldest delivered message of exactly this time, or else what lies before the first later one.
 
     The mailbox is read again rather than kept: a device may leave any number unacknowledged.
     """
     position, before_later = delivery.cursor, None
-    while position < delivery.delivered:
-        entries = await call.hub.store.mail.read(delivery.user_id, position, _PAGE)
+    while position < delivered:
+        entries = await hub.store.mail.read(delivery.user_id, position, _PAGE)
         for entry in entries:
-            if entry.position > delivery.delivered:
+            if entry.position > delivered:
                 break
-            if entry.origin == call.device.id:
+            if entry.origin == device.id:
                 continue
             found = rendering.timestamp_of(entry)
             if found == timestamp:
@@ -295,4 +332,4 @@ async def _end_by_message(call: Call, delivery: Delivery, timestamp: int) -> int
         if not entries:
             break
         position = entries[-1].position
-    return delivery.delivered if before_later is None else before_later
+    return delivered if before_later is None else before_later

@@ -52,8 +52,7 @@ async def register(call: Call, body: schema.Credentials) -> UserInfo:
         raise Refusal(errors.NAME_TAKEN)  # before a costly hash; what decides is create()
     hashed = await hub.passwords.hash(body.passwd)
     user = await hub.store.accounts.create(body.username, hashed)
-    await hub.store.devices.bind(call.device.id, user.id, hashed)
-    await hub.bound(call.device, user.id, call.session)
+    await hub.bind(call.device, user.id, hashed, call.session)
     return user_info(call, user)
 
 
@@ -65,9 +64,8 @@ async def login(call: Call, body: schema.Credentials) -> UserInfo:
     stored = await hub.store.accounts.password_hash(user.id if user is not None else 0)
     if not await hub.passwords.verify(body.passwd, stored) or user is None or stored is None:
         raise Refusal(errors.BAD_CREDENTIALS)
-    if not await hub.store.devices.bind(call.device.id, user.id, stored):
+    if not await hub.bind(call.device, user.id, stored, call.session):
         raise Refusal(errors.BAD_CREDENTIALS)  # the password was changed meanwhile
-    await hub.bound(call.device, user.id, call.session)
     return user_info(call, user)
 
 

@@ -59,6 +59,12 @@ async def to_stored(message: Message, inline_limit: int, blobs: Blobs) -> Stored
     return Stored(encode(message), flags)
 
 
+def content_blob(flags: bytes) -> str | None:
+    """The SHA-256 of the blob that holds the content of a message with these flags; None if none does."""
+    _, blob, sha256 = flags.partition(_BLOB)
+    return sha256.decode() if blob else None
+
+
 def inline(entry: Entry, dialect: Dialect) -> bytes | None:
     """The message for a reader of this dialect; None if its content lies in a blob."""
     if not entry.flags:

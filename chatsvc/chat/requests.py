@@ -18,6 +18,7 @@ from chatsvc.chat.delivery import Delivery
 from chatsvc.chat.hub import Hub
 from chatsvc.chat.session import Device, Gone, Session
 from chatsvc.passwords import Busy
+from chatsvc.stats import Outcome
 from chatsvc.store.link import LINK_WAIT
 from chatsvc.tasks import as_failure
 from chatsvc.wire import errors, schema
@@ -129,6 +130,7 @@ class Call:
         "arrived",
         "body",
         "kind",
+        "outcome",
         "payload",
         "payload_length",
         "problem",
@@ -149,6 +151,7 @@ class Call:
         self.session = session
         self.arrived = arrived
         self.received = session.hub.clock.seconds() if received is None else received
+        self.outcome: Outcome = "none"
         self.payload: Payload | None = None
         self.payload_length = head.payload_length
         #: It is a request, whatever else is wrong with it.
@@ -224,7 +227,11 @@ class Closing(Exception):  # noqa: N818 - carries the last answer
 
 async def perform(call: Call) -> bytes:
     """Carry a request out; gives the frames that end its answer. Raises `Closing` or `Gone`."""
-    answer = await _perform(call)
+    try:
+        answer = await _perform(call)
+    finally:
+        hub = call.session.hub
+        hub.stats.requests[call.kind][call.outcome].observe(hub.clock.seconds() - call.received)
     if call.row is not None and call.row.followed_by is not None and call.session.outlet.dialect is RELEASED:
         json = schema.encode({"request": call.row.followed_by})
         answer += await _perform(Call(call.session, Head(json, 0), None, call.received))
@@ -235,7 +242,8 @@ async def _perform(call: Call) -> bytes:
     session, row = call.session, call.row
     try:
         _acknowledge_before(call)
-        if call.hub.clock.seconds() - call.received > LINK_WAIT and not call.hub.store.up:
+        late = call.hub.clock.seconds() - call.received > LINK_WAIT and (row is None or row.answers)
+        if late and not call.hub.store.up:
             raise Refusal(errors.STORAGE_UNAVAILABLE)  # it has waited behind others for the store already
         if call.readable and not _settled(call):
             await _identify(call)
@@ -253,12 +261,15 @@ async def _perform(call: Call) -> bytes:
         raise
     except Exception as error:
         info = _info(call, error)
+        if info == errors.NOT_LOGGED_IN and session.device is not None:
+            call.hub.doubt(session.device)
         await discard(call.payload)
         return _refusal(call, info)
     if isinstance(result, FileAnswer):
         return await _send_file(call, result)
     if not row.answers:
         return b""
+    call.outcome = "ok"
     body = result if isinstance(result, bytes) else schema.encode(result)
     return frame(session.outlet.dialect, envelope(row.kind, body))
 
@@ -353,6 +364,7 @@ def _info(call: Call, error: Exception) -> str:
 def _refusal(call: Call, info: str) -> bytes:
     if call.row is not None and not call.row.answers:
         return b""
+    call.outcome = "err"
     body = b"null" if call.row is None else call.row.error_body(call.body)
     return frame(call.session.outlet.dialect, envelope(call.kind, body, info))
 
@@ -371,6 +383,7 @@ async def _send_parts(call: Call, parts: AsyncGenerator[Part, None]) -> bytes:
             await outlet.drained(call.hub.limits.send_buffer)
     finally:
         await parts.aclose()
+    call.outcome = "ok"
     return b""
 
 
@@ -393,4 +406,7 @@ async def _send_file(call: Call, answer: FileAnswer) -> bytes:
     finally:
         download.close()
         call.session.release()
+    call.outcome = "ok"
+    call.hub.stats.downloads += 1
+    call.hub.stats.download_bytes += download.size
     return b""

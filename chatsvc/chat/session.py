@@ -5,6 +5,8 @@ What a request means is not here, nor are sockets: the connection is an `Outlet`
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Protocol
 
 from twisted.logger import Logger
@@ -14,7 +16,7 @@ from chatsvc.chat.delivery import Delivery, Ledger
 from chatsvc.chat.rendering import Push
 from chatsvc.store.link import Unavailable
 from chatsvc.store.mail import Entry
-from chatsvc.tasks import Pending, spawn
+from chatsvc.tasks import spawn
 from chatsvc.wire.frames import Dialect
 
 if TYPE_CHECKING:
@@ -54,7 +56,7 @@ class Outlet(Protocol):
 class Device:
     """A device that has connections to this node; they share what was delivered to it."""
 
-    __slots__ = ("acknowledging", "delivery", "explicit", "id", "sessions", "token", "touched", "user_id")
+    __slots__ = ("acks", "delivery", "explicit", "id", "sessions", "token", "touched", "user_id")
 
     def __init__(self, device_id: str, token: int, user_id: int | None, explicit: bool) -> None:
         self.id = device_id
@@ -64,9 +66,9 @@ class Device:
         self.explicit = explicit
         #: None until it has asked for its messages.
         self.delivery: Delivery | None = None
-        #: Done when its last ACKFETCH has been taken.
-        self.acknowledging: Pending[None] = Pending()
-        self.acknowledging.succeed(None)
+        #: What is still to be done for its ACKFETCHs, in their order: what one acknowledges depends on those
+        #: before it.
+        self.acks: deque[Callable[[], Awaitable[None]]] = deque()
         self.sessions: set[Session] = set()
         #: When its time to live was last renewed, in seconds.
         self.touched = 0.0
@@ -177,6 +179,7 @@ class Session:
         self._behind = True
         if not self._catching_up and not self._holds:
             self._catching_up = True
+            self.hub.stats.catch_ups += 1
             spawn(self._catch_up(), "catching up")
 
     def _is_own(self, entry: Entry) -> bool:
@@ -188,6 +191,9 @@ class Session:
         assert self.device is not None
         before, self.position = self.position, entry.position
         self.outlet.send(frame)
+        if frame:
+            stored_at = (entry.position >> 32) / 1000
+            self.hub.stats.delivery_lag.observe(self.hub.clock.seconds() - stored_at)
         if self.fetched and self.device.delivery is not None:
             self.ledger.give(self.outlet.offset, self.device.delivery, before, entry.position)
 
@@ -207,12 +213,15 @@ class Session:
     async def _catch_up_a_page(self) -> None:
         hub, outlet = self.hub, self.outlet
         await outlet.drained(hub.limits.send_buffer // 2)
-        user_id, position = self.user_id, self.position
-        if user_id is None or position is None:
+        user_id, position, device = self.user_id, self.position, self.device
+        if user_id is None or position is None or device is None:
             self._behind = False
             return
         published = hub.last(user_id)  # asked first: more may come while the answer is on its way
         entries = await hub.store.mail.read(user_id, position, PAGE)
+        if not await hub.store.devices.is_bound(device.id, user_id):
+            hub.doubt(device)  # that it ended was not heard of: perhaps nothing is heard now
+            return
         if not entries and self.position == position:
             # Nothing more, though more was published: it was trimmed meanwhile.
             self.position = max(position, published)
