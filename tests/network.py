@@ -18,6 +18,7 @@ from chatsvc.chat.requests import Payload
 from chatsvc.chat.session import Device, Session
 from chatsvc.net.connection import Connection
 from chatsvc.net.server import Server
+from chatsvc.stats import Stats
 from chatsvc.tasks import Pending
 from chatsvc.wire.frames import RELEASED, Head, frame
 from chatsvc.wire.limits import MIB, Limits
@@ -66,6 +67,7 @@ class FakeHub:
     def __init__(self, limits: Limits) -> None:
         self.clock: Any = Clock()
         self.limits = limits
+        self.stats = Stats()
 
     def detach(self, session: Session) -> None:
         """A session has ended."""

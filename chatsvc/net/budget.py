@@ -29,7 +29,7 @@ class Budget:
     """Who holds how much, and who is paused for it."""
 
     def __init__(self, limits: Limits) -> None:
-        self._limits = limits
+        self.limits = limits
         self._held: dict[Reader, int] = {}
         self._paused: set[Reader] = set()
 
@@ -43,11 +43,16 @@ class Budget:
             self._resume(reader)
         self._balance()
 
+    @property
+    def held(self) -> int:
+        """Bytes that all connections hold together; of each all or, up to `UNCOUNTED`, nothing is counted."""
+        return sum(self._held.values())
+
     def _balance(self) -> None:
-        limits = self._limits
+        limits = self.limits
         bound = [reader for reader in self._held if reader.is_bound]
         unbound = [reader for reader in self._held if not reader.is_bound]
-        over = sum(self._held.values()) > limits.unfinished
+        over = self.held > limits.unfinished
         over_unbound = over or sum(map(self._size, unbound)) > limits.unfinished_unbound
         candidates: list[Reader] = []
         for readers, is_over in ((bound, over), (unbound, over_unbound)):

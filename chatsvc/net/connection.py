@@ -14,6 +14,7 @@ from zope.interface import implementer
 from chatsvc.chat.requests import Call, Closing, perform
 from chatsvc.chat.session import Gone, Session
 from chatsvc.net.outbox import Outbox
+from chatsvc.net.proxied import unwrap
 from chatsvc.tasks import Pending, as_failure, run
 from chatsvc.wire.errors import Violation
 from chatsvc.wire.frames import FrameReader, frame
@@ -116,6 +117,9 @@ class Connection(Protocol):
     # What Twisted tells.
 
     def connectionMade(self) -> None:
+        self.transport, self._proxy = unwrap(self.transport, self)
+        if self._proxy is not None:
+            self.address = ""  # the proxy has still to say whose this is
         for option in ("setTcpNoDelay", "setTcpKeepAlive"):
             if hasattr(self.transport, option):  # a UNIX socket has neither
                 getattr(self.transport, option)(True)
@@ -130,6 +134,9 @@ class Connection(Protocol):
             if self._lingered > _LINGER_BYTES:
                 self.transport.pauseProducing()
             return
+        if self._proxy is not None:
+            peer, self._proxy = self._proxy.getPeer(), None  # type: ignore[no-untyped-call]
+            self._server.known(self, str(getattr(peer, "host", "")))
         self.received_at = self._clock.seconds()
         if self.reader.at_boundary:
             # Nothing is outstanding, and the last answer is not only given but written out.
@@ -179,6 +186,7 @@ class Connection(Protocol):
                 self._start(call)
         except Violation as violation:
             self._no_more = True
+            self._server.hub.stats.violations += 1
             json = envelope("UNKNOWN", info=str(violation))
             self._add(_Slot("UNKNOWN", frame(self.outbox.dialect, json), closes=True))
             self._answer()

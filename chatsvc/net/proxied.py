@@ -1,4 +1,4 @@
-"""Connections through a proxy that says for whom it speaks (the PROXY protocol): what Twisted's wrapper hides.
+"""Connections through a proxy that says whom it speaks for (the PROXY protocol): what Twisted hides of them.
 
 The header itself is read by Twisted (``haproxy:`` endpoints).
 """

@@ -13,6 +13,8 @@ from chatsvc.chat import files, messages, people  # noqa: F401 - they fill the t
 from chatsvc.chat.hub import Hub
 from chatsvc.net.budget import Budget
 from chatsvc.net.connection import Connection
+from chatsvc.stats import Drop
+from chatsvc.wire.limits import Limits
 
 log = Logger()
 
@@ -37,18 +39,26 @@ class Server(Factory):
         self._unbound: dict[str, OrderedDict[Connection, None]] = {}
         self._sweeper = LoopingCall(self._sweep)
         self._sweeper.clock = hub.clock  # type: ignore[assignment]  # a Clock will do
+        self._swept_at = 0.0
+        self._stopping = False
 
     def start(self) -> None:
         """Begin to look after the connections."""
+        self._swept_at = self.clock.seconds()
         self._sweeper.start(SWEEP, now=False).addErrback(
             lambda failure: log.failure("The sweep of connections stopped", failure=failure)
         )
 
+    def use(self, limits: Limits) -> None:
+        """Go on with other limits; connections that stand keep theirs for frames and for reading ahead."""
+        self.limits = self.hub.limits = self.budget.limits = limits
+
     async def stop(self) -> None:
-        """Let what is under way be answered, then reset all connections.
+        """Let what is under way be answered, then reset all connections (``docs/protocol.md`` section 6).
 
         Reset and not closed: the released client reconnects after an error only.
         """
+        self._stopping = True
         deadline = self.clock.seconds() + DRAIN
         for connection in list(self.connections):
             connection.refuse_more()
@@ -61,6 +71,11 @@ class Server(Factory):
         while self.connections and self.clock.seconds() < deadline + 1:
             await self.hub.pause(0.01)
 
+    @property
+    def accepting(self) -> bool:
+        """Whether clients can connect: somewhere it listens, and its end has not begun."""
+        return self.numPorts > 0 and not self._stopping
+
     def buildProtocol(self, addr: IAddress | None) -> Connection:
         return Connection(self, str(getattr(addr, "host", "")))
 
@@ -69,6 +84,12 @@ class Server(Factory):
     def opened(self, connection: Connection) -> None:
         """A client has connected."""
         self.connections.add(connection)
+        self.hub.stats.accepted += 1
+        self.used(connection)
+
+    def known(self, connection: Connection, address: str) -> None:
+        """A proxy has said from where a client has connected."""
+        connection.address = address
         self.used(connection)
 
     def closed(self, connection: Connection) -> None:
@@ -100,7 +121,7 @@ class Server(Factory):
             if not other.busy:
                 self._forget_unbound(other)
                 if not other.is_bound:  # it may be, through another connection of its device
-                    other.close()
+                    self._drop(other, "crowded")
 
     def _forget_unbound(self, connection: Connection) -> None:
         connection.counted = False
@@ -114,8 +135,14 @@ class Server(Factory):
 
     def _sweep(self) -> None:
         now = self.clock.seconds()
+        self.hub.stats.loop_delay.observe(now - self._swept_at - SWEEP)
+        self._swept_at = now
         for connection in list(self.connections):
             self._look(connection, now)
+
+    def _drop(self, connection: Connection, reason: Drop) -> None:
+        self.hub.stats.dropped[reason] += 1
+        connection.close()
 
     def _look(self, connection: Connection, now: float) -> None:
         limits = self.limits
@@ -123,17 +150,18 @@ class Server(Factory):
             if now >= connection.cut_at:
                 connection.outbox.abort()
         elif connection.stalls and now - connection.received_at > limits.frame_timeout:
-            connection.close()
+            self._drop(connection, "stalled")
         elif connection.outbox.queued:
             progress = (connection.outbox.written, connection.outbox.in_kernel())
             if progress != connection.progress:
                 connection.progress, connection.progress_at = progress, now
             elif now - connection.progress_at > limits.send_timeout:
                 log.info("A client that does not read is cut off", address=connection.address)
+                self.hub.stats.slow_clients += 1
                 connection.outbox.abort()
         elif connection.is_bound or connection.busy:
             return
         elif now - connection.received_at > limits.unbound_idle:
-            connection.close()
+            self._drop(connection, "idle")
         elif not connection.counted:
             self.used(connection)  # its binding ended elsewhere
