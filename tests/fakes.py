@@ -20,7 +20,7 @@ from chatsvc.chat import files, messages, people  # noqa: F401 - they fill the t
 from chatsvc.chat.hub import Hub
 from chatsvc.chat.requests import Call, Closing, perform
 from chatsvc.chat.session import Gone, Session
-from chatsvc.store.link import Unavailable
+from chatsvc.store.errors import Unavailable
 from chatsvc.tasks import Pending, run
 from chatsvc.wire.frames import RELEASED, Dialect, FrameReader, Head
 from chatsvc.wire.limits import Limits
@@ -122,6 +122,9 @@ class FakeBlobs:
 
     async def put(self, data: bytes) -> StoredBlob:
         return self.keep(data)
+
+    async def renew(self, sha256: str, size: int) -> bool:
+        return len(self.kept.get(sha256, b"")) == size and sha256 in self.kept
 
     def keep(self, data: bytes) -> StoredBlob:
         sha256, md5 = hashlib.sha256(data).hexdigest(), hashlib.md5(data).hexdigest()

@@ -19,7 +19,7 @@ import chatsvc.chat
 from chatsvc.chat.requests import TABLE, Call
 from chatsvc.chat.session import Gone
 from chatsvc.passwords import Busy
-from chatsvc.store.link import Unavailable
+from chatsvc.store.errors import Unavailable
 from chatsvc.wire import errors
 from chatsvc.wire.errors import Refusal
 from chatsvc.wire.frames import NETWORK, RELEASED, SEED, Dialect, Head

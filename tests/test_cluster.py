@@ -19,7 +19,7 @@ from twisted.internet.threads import deferToThread
 from chatsvc.store import keys, two_step
 from chatsvc.store.append import Waiting
 from chatsvc.store.cluster import Router, slot_of
-from chatsvc.store.link import Unavailable
+from chatsvc.store.errors import Unavailable
 from chatsvc.store.mail import parse_published
 from chatsvc.store.store import Store
 from chatsvc.store.two_step import TwoStep

@@ -17,16 +17,9 @@ from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.internet.task import Clock, deferLater
 
 from chatsvc.store import link as link_module
-from chatsvc.store.link import (
-    COMMAND,
-    LINK_WAIT,
-    PROBE_INTERVAL,
-    REPLY_TIMEOUT,
-    WRITE_WINDOW,
-    Link,
-    Script,
-    Unavailable,
-)
+from chatsvc.store.errors import Unavailable
+from chatsvc.store.link import LINK_WAIT, PROBE_INTERVAL, REPLY_TIMEOUT, WRITE_WINDOW, Link
+from chatsvc.store.script import COMMAND, Script
 from chatsvc.store.store import Store
 from chatsvc.store.url import StoreUrl
 from chatsvc.tasks import deferred
@@ -139,7 +132,7 @@ async def test_bytes_come_back_as_they_were_written(store: Store) -> None:
 
 @driven
 async def test_a_script_that_comes_too_late_writes_nothing(store: Store) -> None:
-    link = store._link
+    link: Any = store._link
     link._clock_offset -= 2 * WRITE_WINDOW  # as if it had been on its way for so long
     no_more_tries = reactor.seconds() + REPLY_TIMEOUT
     with pytest.raises(Unavailable):
@@ -151,7 +144,8 @@ async def test_a_script_that_comes_too_late_writes_nothing(store: Store) -> None
 async def test_after_a_clock_has_jumped_writing_goes_on(store: Store) -> None:
     user_id = await new_user(store)
     device = await new_device(store, user_id)
-    store._mail_link._clock_offset -= 3600.0
+    link: Any = store._mail_link
+    link._clock_offset -= 3600.0
     await store.mail.append(outgoing(user_id, user_id, device, b"text"))
     assert [entry.message for entry in await store.mail.read(user_id, 0, 10)] == [b"text"]
 
@@ -184,7 +178,8 @@ async def test_a_subscription_is_made_again_on_a_new_connection(store: Store) ->
     user_id, stands = await new_user(store), list[int | str]()
     store.channels.on_subscribed = stands.append
     await store.channels.subscribe(user_id, DEADLINE)
-    store._subscriber_link._factory.pool[0].transport.abortConnection()
+    link: Any = store._subscriber_link
+    link._factory.pool[0].transport.abortConnection()
     await until(lambda: stands == [user_id] * 2)
     heard: list[bytes] = []
     store.channels.on_message = lambda _, text: heard.append(text)

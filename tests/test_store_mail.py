@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 
 from chatsvc.store import append as append_module
 from chatsvc.store.append import GROUP_BYTES, GROUP_MESSAGES, GroupCommit
-from chatsvc.store.link import Unavailable
+from chatsvc.store.errors import Unavailable
 from chatsvc.store.mail import SAVE_PAUSE, Mailboxes, entry_id
 from chatsvc.tasks import Pending
 from chatsvc.wire.errors import STORAGE_FULL, Refusal

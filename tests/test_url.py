@@ -41,6 +41,24 @@ SECRET = "hunter2"
             "unix://u:p@/run/store.sock?db=15",
             StoreUrl(kind="unix", path="/run/store.sock", username="u", password="p", db=15),
         ),
+        ("sentinel://one/main", StoreUrl(kind="sentinel", hosts=(("one", 26379),), service="main")),
+        ("sentinel://one/main/", StoreUrl(kind="sentinel", hosts=(("one", 26379),), service="main")),
+        (
+            "sentinel://u:p%2C,q@one:1,[::1],10.0.0.3:3/my-store_1.a/4",
+            StoreUrl(
+                kind="sentinel",
+                hosts=(("one", 1), ("::1", 26379), ("10.0.0.3", 3)),
+                service="my-store_1.a",
+                username="u",
+                password="p,,q",
+                db=4,
+            ),
+        ),
+        ("cluster://one", StoreUrl(kind="cluster", hosts=(("one", 6379),))),
+        (
+            "cluster://:p@one:1,[::1]:2,three/",
+            StoreUrl(kind="cluster", hosts=(("one", 1), ("::1", 2), ("three", 6379)), password="p"),
+        ),
     ],
 )
 def test_every_form_is_read(text: str, expected: StoreUrl) -> None:
@@ -97,6 +115,22 @@ def test_every_form_is_read(text: str, expected: StoreUrl) -> None:
         (f"unix://:{SECRET}@/s?db=", "database has to be a whole number from 0"),
         (f"unix://:{SECRET}@/s?db=1&db=2", "database has to be a whole number from 0"),
         (f"unix://x@:{SECRET}@/s", "'@' in the user or the password"),
+        (f"sentinel://:{SECRET}@", "the name has to stand"),
+        (f"sentinel://:{SECRET}@one,two", "the name has to stand"),
+        (f"sentinel://:{SECRET}@one/a%20b", "the name has to stand"),
+        (f"sentinel://:{SECRET}@/main", "The host"),
+        (f"sentinel://:{SECRET}@one,/main", "The host"),
+        (f"sentinel://:{SECRET}@one, two/main", "The host"),
+        (f"sentinel://:{SECRET}@one:0,two/main", "port has to be a whole number from 1 to 65535"),
+        (f"sentinel://:{SECRET}@one/main/x", "database has to be a whole number from 0"),
+        (f"sentinel://:{SECRET}@one/main/1/2", "database has to be a whole number from 0"),
+        (f"sentinel://:{SECRET}@one/main?x", "'?'"),
+        (f"sentinel://:1/{SECRET}@one/main", "'/' in the user or the password"),
+        (f"sentinel://one,x@:{SECRET}@two/main", "'@' in the user or the password"),
+        (f"cluster://:{SECRET}@", "The host"),
+        (f"cluster://:{SECRET}@one,,two", "The host"),
+        (f"cluster://:{SECRET}@one,two:x", "port has to be a whole number from 1 to 65535"),
+        (f"cluster://:{SECRET}@one,two/0", "no databases"),
     ],
 )
 def test_a_wrong_address_is_refused_without_its_password(text: str, named: str) -> None:
@@ -118,6 +152,8 @@ def test_a_wrong_address_is_refused_without_its_password(text: str, named: str) 
         (f"rediss://u%0A:{SECRET}@store", "rediss://u%0A:***@store:6379/0"),
         (f"unix://u:{SECRET}@/run/a%20b?db=1", "unix://u:***@/run/a%20b?db=1"),
         ("unix:///run/s", "unix:///run/s?db=0"),
+        (f"sentinel://u:{SECRET}@one,[::1]:2/main", "sentinel://u:***@one:26379,[::1]:2/main/0"),
+        (f"cluster://:{SECRET}@one,[::1]:2", "cluster://:***@one:6379,[::1]:2"),
     ],
 )
 def test_the_safe_form_and_the_repr_hide_the_password(text: str, safe: str) -> None:
@@ -128,17 +164,20 @@ def test_the_safe_form_and_the_repr_hide_the_password(text: str, safe: str) -> N
 
 
 @given(
-    scheme=st.sampled_from(["redis://", "rediss://", "unix://"]),
+    scheme=st.sampled_from([f"{name}://" for name in SCHEMES]),
     user=st.text(st.characters(exclude_categories=["Cs"])),
     password=st.text(st.characters(exclude_categories=["Cs"])),
 )
 def test_any_user_and_password_travel_percent_encoded(scheme: str, user: str, password: str) -> None:
-    place = "/run/s" if scheme == "unix://" else "store"
+    place = {"unix://": "/run/s", "sentinel://": "one,two/main"}.get(scheme, "store")
     url = parse(f"{scheme}{quote(user, safe='')}:{quote(password, safe='')}@{place}")
     assert (url.username or "", url.password or "") == (user, password)
 
 
-@given(text=st.text(), scheme=st.sampled_from(["", "redis://", "rediss://", "unix://", "redis://:p@"]))
+@given(
+    text=st.text() | st.text("ab:1,/[]@"),
+    scheme=st.sampled_from(["", "redis://:p@", *(f"{name}://" for name in SCHEMES)]),
+)
 def test_any_text_is_read_or_refused_and_what_is_read_has_a_safe_form(scheme: str, text: str) -> None:
     try:
         url = parse(scheme + text)

@@ -14,7 +14,7 @@ from twisted.logger import Logger
 from chatsvc.chat import rendering
 from chatsvc.chat.delivery import Delivery, Ledger
 from chatsvc.chat.rendering import Push
-from chatsvc.store.link import Unavailable
+from chatsvc.store.errors import Unavailable
 from chatsvc.store.mail import Entry
 from chatsvc.tasks import spawn
 from chatsvc.wire.frames import Dialect

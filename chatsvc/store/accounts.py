@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from typing import NamedTuple
 
 from chatsvc.store import keys
-from chatsvc.store.link import Route, Script
+from chatsvc.store.script import Route, Script
 from chatsvc.tasks import gather
 from chatsvc.wire.errors import NAME_TAKEN, Refusal
 from chatsvc.wire.text import name_key
@@ -48,7 +48,6 @@ class Account(NamedTuple):
     #: As it was sent; `chatsvc.wire.text.name_key` has the form for people.
     name: str
     disabled: bool
-    avatar: bool
 
 
 class Accounts:
@@ -122,14 +121,8 @@ class Accounts:
 
     async def account(self, user_id: int) -> Account | None:
         """The record of the user with this id."""
-        name, disabled, avatar = await self._link.call(
-            b"HMGET", keys.user(user_id), b"username", b"disabled", b"avatar"
-        )
-        return (
-            None
-            if name is None
-            else Account(user_id, name.decode(), disabled is not None, avatar is not None)
-        )
+        name, disabled = await self._link.call(b"HMGET", keys.user(user_id), b"username", b"disabled")
+        return None if name is None else Account(user_id, name.decode(), disabled is not None)
 
     async def pages(self) -> AsyncIterator[list[Account]]:
         """All users by ascending id, a page at a time; those of one page may be none."""

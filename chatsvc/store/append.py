@@ -12,7 +12,9 @@ from collections.abc import Awaitable, Callable
 from msgspec import Struct
 
 from chatsvc.store import keys
-from chatsvc.store.link import LINK_WAIT, REPLY_TIMEOUT, Route, Script, Unavailable
+from chatsvc.store.errors import Unavailable
+from chatsvc.store.link import LINK_WAIT, REPLY_TIMEOUT
+from chatsvc.store.script import Route, Script
 from chatsvc.tasks import Clock, Pending, spawn
 from chatsvc.wire.errors import NOT_LOGGED_IN, USER_NOT_FOUND, Refusal
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from chatsvc.store.errors import TryAgain, Unavailable
 from chatsvc.store.link import Link
 
 #: The first version of Redis with sharded channels. Valkey says which Redis it can stand for.
@@ -21,18 +22,21 @@ class Unfit(Exception):  # noqa: N818 - a sentence for the operator
 
 
 async def warnings(primaries: Iterable[Link], *, replica_acks: int, failover: bool) -> list[str]:
-    """What may lose messages that were answered OK, a sentence each (``docs/operations.md``).
+    """What may lose messages that were answered OK, a sentence each (``docs/high-availability.md``).
 
     `failover` says that a replica may become the primary, `replica_acks` how many are waited for. Raises
     `Unfit`, and `Refusal` if a store cannot be asked. Of a store that tells nothing, nothing is said.
     """
     found: list[str] = []
-    for link in primaries:
-        info = await _info(link)
-        _check_version(info)
-        settings = await _settings(link, info)
-        found += _of_disk(settings) + _of_memory(settings)
-        found += _of_replicas(info, replica_acks, failover)
+    try:
+        for link in primaries:
+            info = await _info(link)
+            _check_version(info)
+            settings = await _settings(link, info)
+            found += _of_disk(settings) + _of_memory(settings)
+            found += _of_replicas(info, replica_acks, failover)
+    except TryAgain as error:  # a node of a cluster went away meanwhile
+        raise Unavailable from error
     return list(dict.fromkeys(found))
 
 
@@ -100,8 +104,8 @@ def _of_replicas(info: dict[str, str], replica_acks: int, failover: bool) -> lis
     replicas = int(info.get("connected_slaves", replica_acks))
     if replicas < replica_acks:
         return [
-            f"The store has {replicas} replicas and --replica-acks asks for {replica_acks}: nothing can be "
-            "stored until there are enough."
+            f"The store has {replicas} of the {replica_acks} replicas that --replica-acks asks for: nothing "
+            "can be stored until there are enough."
         ]
     if failover and not replica_acks:
         return [

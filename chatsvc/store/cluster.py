@@ -13,16 +13,9 @@ from typing import Any
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from chatsvc.store.link import (
-    COMMAND,
-    LINK_WAIT,
-    REPLY_TIMEOUT,
-    Link,
-    Redirected,
-    Script,
-    TryAgain,
-    Unavailable,
-)
+from chatsvc.store.errors import Redirected, TryAgain, Unavailable
+from chatsvc.store.link import LINK_WAIT, REPLY_TIMEOUT, Link
+from chatsvc.store.script import COMMAND, Script
 from chatsvc.tasks import Clock, gather, pause, spawn
 from chatsvc.wire.errors import Refusal
 

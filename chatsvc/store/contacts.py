@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from chatsvc.store import keys
-from chatsvc.store.link import Route
+from chatsvc.store.script import Route
 
 
 class Relations(NamedTuple):

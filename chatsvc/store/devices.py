@@ -11,8 +11,9 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from chatsvc.store import keys
-from chatsvc.store.link import Route, Script, Unwritable
+from chatsvc.store.errors import Unwritable
 from chatsvc.store.mail import position
+from chatsvc.store.script import Route, Script
 from chatsvc.tasks import gather
 from chatsvc.wire.schema import TOKEN_MAX
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from typing import NamedTuple
 
 from chatsvc.store import keys
-from chatsvc.store.link import Route
+from chatsvc.store.script import Route
 
 
 class FileEntry(NamedTuple):

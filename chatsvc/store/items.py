@@ -67,7 +67,7 @@ class Device(Struct, tag="device", array_like=True, frozen=True):
 
 
 class Repeat(Struct, tag="repeat", array_like=True, frozen=True):
-    """The mark of a stored message, by which a repeat of it is recognised."""
+    """The key of a stored message, by which a repeat of it is recognised."""
 
     key: bytes
     expires: int

@@ -35,10 +35,10 @@ def part(user_id: int, what: bytes) -> bytes:
     return b"{u:%d}:%b" % (user_id, what)
 
 
-#: What match the marks by which repeats are recognised; the second ones are a cluster's (`got`).
-MARKS = (b"{u:*}:repeat:*", b"{u:*}:got:*")
+#: What match the keys by which repeats are recognised; the second ones are a cluster's (`got`).
+REPEATS = (b"{u:*}:repeat:*", b"{u:*}:got:*")
 #: What match the names, and all that belongs to users.
-NAMES, USERS = b"{n:*}", b"{u:*}"
+NAMES, USERS = b"{n:*}", b"{u:*"
 #: What matches the keys of all pending messages.
 PENDING_PATTERN = b"{u:*}:pending"
 
@@ -58,9 +58,9 @@ def device(device_id: str) -> bytes:
     return b"{d:%b}" % device_id.encode()
 
 
-def is_mark(key: bytes) -> bool:
-    """Whether a user's key is a mark by which repeats are recognised, which outlives the user."""
-    return key.split(b"}:", 1)[-1].startswith((b"repeat:", b"got:"))
+def is_repeat(key: bytes) -> bool:
+    """Whether repeats are recognised by a user's key, which outlives the user then."""
+    return key.removeprefix(part(user_of(key), b"")).startswith((b"repeat", b"got"))
 
 
 def id_of_device(key: bytes) -> bytes:
@@ -70,8 +70,8 @@ def id_of_device(key: bytes) -> bytes:
 
 def mark(key: bytes) -> bytes:
     """What is written before replicas are waited for, in the slot of a key."""
-    tag, brace, _ = key.partition(b"}")
-    return b"%b}:mark" % tag if brace else b"{%b}:mark" % key
+    tag = key[1 : key.index(b"}")] if key.startswith(b"{") else key
+    return b"{%b}:mark" % tag
 
 
 def device_id(token: int) -> str:

@@ -6,24 +6,21 @@ store is away.
 
 from __future__ import annotations
 
-import hashlib
-from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol
 
 import txredisapi
-from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
-from twisted.python.failure import Failure
-from zope.interface import implementer
 
+from chatsvc.store.errors import Redirected, TryAgain, Unavailable, Unwritable
+from chatsvc.store.protocol import Reporting, StoreFactory, StoreProtocol, pack
+from chatsvc.store.script import COMMAND, Script
 from chatsvc.tasks import Clock, Pending, run, spawn
-from chatsvc.wire.errors import STORAGE_FULL, STORAGE_UNAVAILABLE, Refusal
+from chatsvc.wire.errors import STORAGE_FULL, Refusal
 
 log = Logger()
 
@@ -40,171 +37,6 @@ PROBE_INTERVAL = 5.0
 CLOSE_WAIT = 2.0
 
 
-class Redirected(Exception):  # noqa: N818 - `Router` follows it, nobody else sees it
-    """Another node of a cluster serves the key, or is just getting it (`asking`)."""
-
-    def __init__(self, error: str) -> None:
-        super().__init__(error)
-        kind, slot, address = error.split()[:3]
-        host, _, port = address.rpartition(":")
-        self.asking = kind == "ASK"
-        self.slot = int(slot)
-        self.address = host, int(port)
-
-
-class TryAgain(Exception):  # noqa: N818 - `Router` does
-    """A node of a cluster cannot say now; if it has done something, doing it again is no change."""
-
-
-class Unavailable(Refusal):
-    """The store cannot be asked, or its answer was lost."""
-
-    def __init__(self, info: str = STORAGE_UNAVAILABLE) -> None:
-        super().__init__(info)
-
-
-class Unwritable(Unavailable):
-    """The store answers, but nothing can be written now, or not as safely as it must be."""
-
-
-class Script:
-    """A Lua script on a record and on parts of it, which are locals of their names there.
-
-    KEYS[1] is the record. All keys that are touched are declared, so that a cluster that is moving some of
-    some of them refuses before the first write. A script that writes looks at its deadline, ARGV[1], first.
-    What it writes is `lasting` unless it may be lost with a primary: no replica is waited for then.
-    """
-
-    _DEADLINE = (
-        "local t = redis.call('TIME')\n"
-        "local now = t[1] * 1000 + math.floor(t[2] / 1000)\n"
-        "if now > tonumber(ARGV[1]) then return redis.error_reply('DEADLINE passed') end\n"
-    )
-
-    def __init__(self, source: str, *parts: str, writes: bool = True, lasting: bool = True) -> None:
-        self.writes = writes
-        self.lasting = writes and lasting
-        self.parts = parts
-        locals_ = "".join(f"local {part} = KEYS[{index}]\n" for index, part in enumerate(parts, 2))
-        self.source = (locals_ + (self._DEADLINE if writes else "") + source).encode()
-        self.sha = hashlib.sha1(self.source, usedforsecurity=False).hexdigest().encode()
-
-    def keys(self, record: bytes, also: tuple[bytes, ...]) -> tuple[bytes | int, ...]:
-        """The number of its keys, and the keys, for a record; the keys that it takes `also` come last."""
-        parts = (b"%b:%b" % (record, part.encode()) for part in self.parts)
-        return (1 + len(self.parts) + len(also), record, *parts, *also)
-
-
-#: Any one command that writes, with a deadline. KEYS[1] is its key, ARGV[2] its name.
-COMMAND = Script("return redis.call(ARGV[2], KEYS[1], unpack(ARGV, 3))")
-
-
-def pack(args: tuple[bytes | str | int, ...]) -> bytes:
-    """A command as it goes to the store."""
-    out = [b"*%d\r\n" % len(args)]
-    for arg in args:
-        data = arg if isinstance(arg, bytes) else str(arg).encode()
-        out.append(b"$%d\r\n%b\r\n" % (len(data), data))
-    return b"".join(out)
-
-
-class StoreProtocol(txredisapi.RedisProtocol):  # type: ignore[misc]
-    """txredisapi's connection, with replies that cost no Deferred each, and sharded channels."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._asked: deque[tuple[Pending[Any], float]] = deque()
-        self.on_push: Callable[[Any], None] | None = None
-        self.end = ""  # why it ended, for the operator
-
-    def connectionMade(self) -> None:
-        for option in ("setTcpNoDelay", "setTcpKeepAlive"):
-            if hasattr(self.transport, option):  # a UNIX socket has neither
-                getattr(self.transport, option)(True)
-        super().connectionMade()
-
-    def tryConvertData(self, data: Any) -> Any:
-        return data  # bytes are bytes: "007" is no number
-
-    def ask(self, command: bytes, now: float) -> Pending[Any]:
-        """Send a packed command; its reply comes to the Pending, in the order of the commands."""
-        pending: Pending[Any] = Pending()
-        self._asked.append((pending, now))
-        self.transport.write(command)
-        return pending
-
-    def oldest(self) -> float | None:
-        """When the command that has waited longest was sent."""
-        return self._asked[0][1] if self._asked else None
-
-    def replyReceived(self, reply: Any) -> None:
-        if self.on_push is not None and _is_push(reply):
-            self.on_push(reply)
-        elif not self._asked:
-            super().replyReceived(reply)
-        elif isinstance(reply, Exception):
-            self._asked.popleft()[0].fail(reply)
-        else:
-            self._asked.popleft()[0].succeed(reply)
-
-    def cut(self, why: str = "") -> None:
-        """End the connection at once; harmless when it has ended."""
-        if self.connected:
-            self.end = why
-            self.transport.abortConnection()
-
-    def connectionLost(self, why: Any) -> None:
-        if not self.end:
-            self.end = "it closed the connection" if why.check(ConnectionDone) else why.getErrorMessage()
-        super().connectionLost(why)
-        while self._asked:
-            self._asked.popleft()[0].fail(txredisapi.ConnectionError(self.end))
-
-
-def _is_push(reply: Any) -> bool:
-    """Whether a subscriber's reply answers no command in particular; an error may be about a channel."""
-    return isinstance(reply, Exception) or (isinstance(reply, list) and reply[0] in _PUSHED)
-
-
-_PUSHED = frozenset((b"smessage", b"ssubscribe", b"sunsubscribe"))
-
-
-class _Factory(txredisapi.RedisFactory):  # type: ignore[misc]
-    """Reconnects soon, as the embedded store is back soon, and hands its connection to a `Link`."""
-
-    protocol = StoreProtocol
-    initialDelay = 0.05
-    maxDelay = 1.0
-
-    def __init__(self, link: Link) -> None:
-        super().__init__(None, None, 1, isLazy=True, charset=None, convertNumbers=False)
-        self._link = link
-
-    def addConnection(self, conn: StoreProtocol) -> None:
-        super().addConnection(conn)
-        if conn.connected:
-            conn.whenDisconnected().addCallback(self._link.lost)
-            self._link.opened(conn)
-
-
-@implementer(IStreamClientEndpoint)
-class _Reporting:
-    """An endpoint that also says why it could not connect; who connects again and again does not."""
-
-    def __init__(self, endpoint: Any, on_failure: Callable[[str], None]) -> None:
-        self._endpoint = endpoint
-        self._on_failure = on_failure
-
-    def connect(self, factory: IProtocolFactory) -> Deferred[Any]:
-        """As `IStreamClientEndpoint` has it."""
-        connecting: Deferred[Any] = self._endpoint.connect(factory)
-        return connecting.addErrback(self._failed)
-
-    def _failed(self, failure: Failure) -> Failure:
-        self._on_failure(failure.getErrorMessage())
-        return failure
-
-
 class Watch(Protocol):
     """Who knows whether a connection leads where it should."""
 
@@ -213,29 +45,6 @@ class Watch(Protocol):
 
     async def is_current(self) -> bool:
         """Whether a connection that was accepted still does."""
-
-
-class Route(Protocol):
-    """What the parts of this floor send through: a `Link`, or in a cluster a `Router`.
-
-    Its methods give the reply, or raise `Refusal` with what the client is to be told.
-    """
-
-    async def call(self, *args: bytes | str | int) -> Any:
-        """The reply to one command that does not write; its first argument is its key."""
-
-    async def write(self, command: bytes, key: bytes, *args: bytes | str | int) -> Any:
-        """The reply to one command that writes: executed within its deadline or not at all."""
-
-    async def script(
-        self,
-        script: Script,
-        key: bytes,
-        *args: bytes | str | int,
-        also: tuple[bytes, ...] = (),
-        expires: float | None = None,
-    ) -> Any:
-        """The reply of a script."""
 
 
 class Link:
@@ -272,7 +81,7 @@ class Link:
         self._routed = routed
         self._watch = watch
         self._name = name
-        self._factory = _Factory(self)
+        self._factory = StoreFactory(self._opened, self._lost)
         self._connection: StoreProtocol | None = None  # usable: logged in, scripts loaded
         self._waiters: list[tuple[Pending[StoreProtocol], float]] = []
         self._clock_offset = 0.0  # the store's clock minus ours, in seconds, never over the truth
@@ -285,7 +94,7 @@ class Link:
     def start(self) -> None:
         """Begin to connect, and to reconnect."""
         self._sweep.start(0.25, now=False).addErrback(lambda f: log.failure("link sweep died", failure=f))
-        self._factory.startConnecting(_Reporting(self._endpoint, self._trouble))
+        self._factory.startConnecting(Reporting(self._endpoint, self._trouble))
 
     async def stop(self) -> None:
         """Close the connection for good."""
@@ -472,7 +281,7 @@ class Link:
 
     # What the factory tells.
 
-    def opened(self, connection: StoreProtocol) -> None:
+    def _opened(self, connection: StoreProtocol) -> None:
         """A connection is there, but not yet usable."""
 
         def failed(error: Exception) -> None:
@@ -507,7 +316,7 @@ class Link:
         if self._on_ready is not None:
             self._on_ready(self)
 
-    def lost(self, connection: StoreProtocol) -> None:
+    def _lost(self, connection: StoreProtocol) -> None:
         """A connection is gone; the factory makes another."""
         if connection is self._connection:
             self._connection = None

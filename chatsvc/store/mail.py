@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from chatsvc.store import keys
 from chatsvc.store.append import Outgoing
-from chatsvc.store.link import Route, Script
+from chatsvc.store.script import Route, Script
 from chatsvc.tasks import Clock, Pending, gather, spawn
 from chatsvc.wire.errors import Refusal
 

@@ -14,7 +14,10 @@ import txredisapi
 from twisted.logger import Logger
 
 from chatsvc.store import keys
-from chatsvc.store.link import Link, Redirected, Script, StoreProtocol, TryAgain, Unwritable, pack
+from chatsvc.store.errors import Redirected, TryAgain, Unwritable
+from chatsvc.store.link import Link
+from chatsvc.store.protocol import StoreProtocol, pack
+from chatsvc.store.script import Script
 from chatsvc.tasks import Pending, gather, spawn
 from chatsvc.wire.errors import Refusal
 
@@ -186,12 +189,8 @@ class _Acks:
                 group, self._waiting = self._waiting, []
                 try:
                     await self._confirm(*self._record, min(until for _, until in group))
-                except Unwritable as error:
+                except Exception as error:
                     for waiter, _ in group:
-                        waiter.fail(error)
-                except Exception as error:  # the connection is gone, and what was sent meanwhile with it
-                    lost, self._waiting = group + self._waiting, []
-                    for waiter, _ in lost:
                         waiter.fail(error)
                 else:
                     for waiter, _ in group:

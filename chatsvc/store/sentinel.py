@@ -18,7 +18,7 @@ from twisted.internet.interfaces import IProtocolFactory, IStreamClientEndpoint
 from twisted.internet.protocol import Factory
 from zope.interface import implementer
 
-from chatsvc.store.link import StoreProtocol, pack
+from chatsvc.store.protocol import StoreProtocol, pack
 from chatsvc.store.url import StoreUrl, show_place
 from chatsvc.tasks import Pending, deferred, run, spawn
 

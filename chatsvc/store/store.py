@@ -17,9 +17,10 @@ from chatsvc.store.cluster import Address, Router, SlotMap
 from chatsvc.store.contacts import Contacts
 from chatsvc.store.devices import Devices
 from chatsvc.store.files import Files
-from chatsvc.store.link import Link, Script, Watch
+from chatsvc.store.link import Link, Watch
 from chatsvc.store.mail import Mailboxes
 from chatsvc.store.replicas import ReplicatedLink
+from chatsvc.store.script import Script
 from chatsvc.store.sentinel import PrimaryEndpoint, Sentinels
 from chatsvc.store.transfer import Transfer
 from chatsvc.store.two_step import TwoStep
@@ -59,9 +60,11 @@ class Store:
         self.contacts = Contacts(self._link)
         self.files = Files(self._link)
         self.upkeep = Upkeep(self._link)
-        self.transfer = Transfer(self._link, self.scan, self.now)
+        one_clock = self._slots is None
+        self.transfer = Transfer(self._link, self.scan, self.now, one_clock=one_clock)
         self._two_step = TwoStep(self._mail_link, reactor) if isinstance(self._mail_link, Router) else None
-        self.mail = Mailboxes(self._mail_link, reactor, self._two_step or GroupCommit(self._mail_link, reactor))
+        appends = self._two_step or GroupCommit(self._mail_link, reactor)
+        self.mail = Mailboxes(self._mail_link, reactor, appends)
 
     def _route(self, name: str, scripts: tuple[Script, ...] = (), **push: Any) -> Link | Router:
         """A connection to the store, or one to each primary of a cluster."""

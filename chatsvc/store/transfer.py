@@ -1,19 +1,22 @@
 """Copying a whole store, while it is used, to *items* and from them into another one.
 
-Where the items are kept is not known here. Left out is what passes by itself: presence, and the marks of
-messages that have no repeat.
+Where the items are kept is not known here. Left out is what passes by itself: presence, and the keys of
+messages that can have no repeat.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import NamedTuple
+
+import msgspec
 
 from chatsvc.store import keys
 from chatsvc.store.append import REPEAT_LIFE, RETRY_LIFE
 from chatsvc.store.items import Added, Counter, Cursors, Device, End, Files, Item, Mail, Repeat, User
-from chatsvc.store.link import Route, Script
 from chatsvc.store.mail import entry_id, position
+from chatsvc.store.script import Route, Script
 from chatsvc.tasks import gather
 from chatsvc.wire.text import name_key
 
@@ -26,6 +29,23 @@ _AT_ONCE = 200
 _LOOKS = 1000
 #: Looks at a record and its name until they agree: a rename may be under way.
 _NAME_LOOKS = 5
+
+
+#: Milliseconds by which the clocks of a cluster's primaries may differ, with the time that a message is under
+#: way between two of them.
+SKEW = 10_000
+
+
+class _Between(msgspec.Struct):
+    """The two users of a message."""
+
+    userid: int
+    targetid: int
+
+
+_between = msgspec.json.Decoder(_Between).decode
+#: An entry as the store gives it: its id, and fields and values by turns.
+Stored = tuple[bytes, list[bytes]]
 
 
 class Cut(NamedTuple):
@@ -89,25 +109,31 @@ class Transfer:
         link: Route,
         scan: Callable[[bytes], AsyncIterator[list[bytes]]],
         now: Callable[[], Awaitable[int]],
+        *,
+        one_clock: bool = True,
     ) -> None:
-        """`scan` gives the keys that match a pattern, `now` the store's clock in ms."""
+        """`scan` gives the keys that match a pattern, `now` the store's clock in ms.
+
+        `one_clock` is False for a cluster, whose servers have clocks that differ, but by less than `SKEW`.
+        """
         self._link = link
         self._scan = scan
         self._now = now
+        self._slack = 0 if one_clock else SKEW
 
     async def cut(self) -> Cut:
         """A moment before which each message came into both of its mailboxes or into neither.
 
         All that a script appends has the time of the script, so the clock alone tells, but for mailboxes
-        that are ahead of it: for those it must be a moment around which nothing came to them. Raises
-        `CannotCut`.
+        that are ahead of it: for those it must be a moment around which nothing came to them. (In a cluster
+        it is a moment for each mailbox, and `_crossing` brings the two together.) Raises `CannotCut`.
         """
         began = await self._now()
         newest = int(await self._link.call(b"GET", keys.USER_COUNTER) or 0)
         ahead: dict[int, int] = {}
         for first in range(1, newest + 1, _AT_ONCE):
             lasts = await self._lasts(range(first, min(first + _AT_ONCE, newest + 1)))
-            ahead |= {user_id: last for user_id, last in lasts.items() if last >> 32 >= began}
+            ahead |= {user_id: last for user_id, last in lasts.items() if last >> 32 >= began + self._slack}
         for _ in range(_LOOKS):
             looked = await self._now()
             # Until the next millisecond: what was stored in this one is before the moment, and was looked at.
@@ -115,7 +141,8 @@ class Transfer:
                 pass
             again = await self._lasts(ahead)
             if again == ahead:
-                return Cut(moment, {user: last for user, last in ahead.items() if last >> 32 >= moment})
+                beyond = moment + self._slack
+                return Cut(moment, {user: last for user, last in ahead.items() if last >> 32 >= beyond})
             ahead = again
         raise CannotCut(
             "Some mailboxes have ids that are ahead of the store's clock, which was set back, and get "
@@ -136,12 +163,13 @@ class Transfer:
         """
         newest = int(await self._link.call(b"GET", keys.USER_COUNTER) or 0)
         yield Counter(newest)
+        recent: dict[int, set[bytes]] = {}
         for user_id in range(1, newest + 1):
             fields = await self._record(user_id)
             if fields is None:
                 continue
             yield User(user_id, fields)
-            async for item in self._beside(user_id, cut):
+            async for item in self._beside(user_id, cut, recent):
                 yield item
         async for added in self._added(newest):
             yield added
@@ -149,11 +177,11 @@ class Transfer:
             for device in await gather(map(self._device, keys_found)):
                 if device is not None:
                     yield device
-        for pattern in keys.MARKS:
+        for pattern in keys.REPEATS:
             async for keys_found in self._scan(pattern):
-                for mark in await gather(self._mark(key, cut) for key in keys_found):
-                    if mark is not None:
-                        yield mark
+                for repeat in await gather(self._repeat(key, cut) for key in keys_found):
+                    if repeat is not None:
+                        yield repeat
 
     async def _record(self, user_id: int) -> list[bytes] | None:
         """A record whose name is its own; None if there is none, or it is being made or was given up."""
@@ -167,7 +195,7 @@ class Transfer:
                 return fields
         return None
 
-    async def _beside(self, user_id: int, cut: Cut) -> AsyncIterator[Item]:
+    async def _beside(self, user_id: int, cut: Cut, recent: dict[int, set[bytes]]) -> AsyncIterator[Item]:
         end = cut.end(user_id)
         reached = 0
         while True:
@@ -176,6 +204,9 @@ class Transfer:
                 break
             yield Mail(user_id, entries)
             reached = position(entries[-1][0])
+        if self._slack and (crossing := await self._crossing(user_id, cut, recent)):
+            yield Mail(user_id, crossing)
+            reached = position(crossing[-1][0])
         cursors = [(device, position(place)) async for device, place in self._fields(user_id, b"cursors")]
         last = position(await self._link.call(b"GET", keys.part(user_id, b"last")) or b"0-0")
         if last > end:
@@ -192,7 +223,34 @@ class Transfer:
         for start in range(0, len(fields), _FIELDS):
             yield Files(user_id, [part for pair in fields[start : start + _FIELDS] for part in pair])
 
-    async def _entries(self, user_id: int, after: int, end: int) -> list[tuple[bytes, list[bytes]]]:
+    async def _crossing(self, user_id: int, cut: Cut, recent: dict[int, set[bytes]]) -> list[Stored]:
+        """What came to a mailbox of a cluster soon after the cut, but to the other user's before it.
+
+        Both users' mailboxes are asked the same, so both have such a message, or none. `recent` keeps the
+        digests of what came to whom before the cut.
+        """
+        found: list[Stored] = []
+        after, end = cut.end(user_id), (cut.ms + self._slack) << 32
+        while entries := await self._entries(user_id, after, end):
+            after = position(entries[-1][0])
+            for entry, fields in entries:
+                message = fields[3]
+                between = _between(message)
+                other = between.targetid if between.userid == user_id else between.userid
+                if other not in recent:
+                    recent[other] = await self._recent(other, cut)
+                if other != user_id and hashlib.sha256(message).digest() in recent[other]:
+                    found.append((entry, fields))
+        return found
+
+    async def _recent(self, user_id: int, cut: Cut) -> set[bytes]:
+        found, after, end = set(), (cut.ms - self._slack) << 32, cut.end(user_id)
+        while entries := await self._entries(user_id, after, end):
+            after = position(entries[-1][0])
+            found |= {hashlib.sha256(fields[3]).digest() for _, fields in entries}
+        return found
+
+    async def _entries(self, user_id: int, after: int, end: int) -> list[Stored]:
         start, stop = b"(" + entry_id(after), entry_id(end)
         found = await self._link.call(b"XRANGE", keys.part(user_id, b"mail"), start, stop, b"COUNT", _ENTRIES)
         return [(entry, fields) for entry, fields in found]
@@ -228,8 +286,8 @@ class Transfer:
             user = 0
         return Device(device, fields, expires, user)
 
-    async def _mark(self, key: bytes, cut: Cut) -> Repeat | None:
-        """A mark of what was stored before the cut: with a later one its message would be lost for good."""
+    async def _repeat(self, key: bytes, cut: Cut) -> Repeat | None:
+        """The key of what was stored before the cut; by a later one, a repeat would be taken for stored."""
         expires = int(await self._link.call(b"PEXPIRETIME", key))
         stored = expires - REPEAT_LIFE * 1000
         if stored >= cut.ms or expires - cut.ms <= RETRY_LIFE * 1000:

@@ -25,7 +25,9 @@ from chatsvc.store.append import (
     Waiting,
 )
 from chatsvc.store.cluster import Router
-from chatsvc.store.link import Link, Redirected, Script, TryAgain, Unavailable
+from chatsvc.store.errors import Redirected, TryAgain, Unavailable
+from chatsvc.store.link import Link
+from chatsvc.store.script import Script
 from chatsvc.tasks import Clock, gather, pause, spawn
 from chatsvc.wire.errors import Refusal
 

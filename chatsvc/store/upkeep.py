@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator
 from typing import NamedTuple
 
 from chatsvc.store import keys
-from chatsvc.store.link import Route, Script
 from chatsvc.store.mail import entry_id, position
+from chatsvc.store.script import Route, Script
 
-#: The parts of a user; marks of repeats are not among them, they expire by themselves.
+#: The parts of a user; what repeats are recognised by is not among them, it expires by itself.
 _PARTS = (b"devices", b"out", b"in", b"mail", b"last", b"cursors", b"files", b"online", b"pending")
 #: Fields of a hash that one call reads.
 _PAGE = 500
