@@ -60,8 +60,8 @@ class Blobs:
 
         Raises ValueError for a name with other characters than letters, digits, ``_`` and ``-``.
         """
-        self._layout = _Layout(directory, node)
-        self._worker = _Worker(reactor, threads)
+        self._layout = Layout(directory, node)
+        self._worker = Worker(reactor, threads)
 
     async def prepare(self) -> None:
         """Make the directory, prove that blobs can be written, remove what unfinished uploads left.
@@ -87,7 +87,14 @@ class Blobs:
         Raises `BlobMissing`, also for bytes that are no longer those that were stored: what is read
         here becomes part of a frame, and a damaged one would break it.
         """
-        return await self._worker.run(_read_whole, self._layout.blob(sha256), sha256)
+        return await self._worker.run(_read_whole, self._layout.whereabouts(sha256), sha256)
+
+    async def renew(self, sha256: str, size: int) -> bool:
+        """Whether the blob is there, with that size; its age starts anew.
+
+        To be asked before another message refers to it: what nothing refers to is collected by its age.
+        """
+        return await self._worker.run(_renew, self._layout.blob(sha256), size)
 
     async def open(self, sha256: str, offset: int, length: int) -> Download:
         """The `length` bytes from `offset` on; to be closed by the caller.
@@ -95,8 +102,8 @@ class Blobs:
         Raises `BlobMissing`, also if the file does not reach that far: the caller knows the size that
         was stored and cuts the range to it.
         """
-        path = self._layout.blob(sha256)
-        descriptor = await self._worker.run(_open_range, path, offset, length)
+        places = self._layout.whereabouts(sha256)
+        descriptor = await self._worker.run(_open_range, places, offset, length)
         return Download(descriptor, offset, length, self._worker)
 
 
@@ -106,7 +113,7 @@ class Upload:
     After an OSError the temporary file is gone already, and every later step raises that error again.
     """
 
-    def __init__(self, layout: _Layout, worker: _Worker) -> None:
+    def __init__(self, layout: Layout, worker: Worker) -> None:
         self._layout = layout
         self._worker = worker
         self._lock = Lock()  # `abandon` may come while a write is in its thread
@@ -187,7 +194,7 @@ class Upload:
 class Download:
     """A range of a blob on its way out; `Blobs.open` makes it."""
 
-    def __init__(self, descriptor: int, offset: int, size: int, worker: _Worker) -> None:
+    def __init__(self, descriptor: int, offset: int, size: int, worker: Worker) -> None:
         #: The bytes that will come.
         self.size = size
         self._descriptor: int | None = descriptor
@@ -225,7 +232,7 @@ class Download:
                 os.close(descriptor)
 
 
-class _Worker(NamedTuple):
+class Worker(NamedTuple):
     """The way into the threads and back."""
 
     reactor: IReactorFromThreads
@@ -242,13 +249,13 @@ class _Worker(NamedTuple):
         self.threads.callInThread(work)
 
 
-class _Layout:
+class Layout:
     """The maker of every path in the directory; none has a part that came from a client."""
 
     def __init__(self, root: Path, node: str) -> None:
         if not _NODE.fullmatch(node):
             raise ValueError(f"A node's name has only the characters A-Z a-z 0-9 _ -, this is {node!r}.")
-        self._root = root
+        self.root = root
         self._temporaries = root / "tmp"
         self._own = f"{node}."  # with the dot, which no name has: no node's is a prefix of another's
 
@@ -256,7 +263,21 @@ class _Layout:
         """Where the blob of that digest is, or will be. Raises ValueError for anything else."""
         if not _DIGEST.fullmatch(sha256):
             raise ValueError(f"A SHA-256 has 64 digits of 0-9 a-f, this is {sha256!r}.")
-        return self._root / sha256[:2] / sha256[2:4] / sha256
+        return self.root / sha256[:2] / sha256[2:4] / sha256
+
+    @staticmethod
+    def is_digest(name: str) -> bool:
+        """Whether a file of that name is a blob."""
+        return _DIGEST.fullmatch(name) is not None
+
+    def aside(self, sha256: str) -> Path:
+        """Where a blob is while it is decided whether anything refers to it."""
+        return self.root / "aside" / self.blob(sha256).name
+
+    def whereabouts(self, sha256: str) -> tuple[Path, ...]:
+        """Where to look for a blob: its place again at last, for it may have been put back meanwhile."""
+        blob = self.blob(sha256)
+        return blob, self.aside(sha256), blob
 
     def temporary(self) -> Path:
         """A new name for an unfinished upload of this node, on the file system of the blobs."""
@@ -264,10 +285,10 @@ class _Layout:
 
     def prepare(self) -> None:
         """`Blobs.prepare`, in a thread."""
-        missing = [path for path in (self._root, *self._root.parents) if not path.exists()]
+        missing = [path for path in (self.root, *self.root.parents) if not path.exists()]
         for path in (*reversed(missing), self._temporaries):
             _make_directory(path)
-        now = self._probe()
+        now = self.probe()
         removed = 0
         with os.scandir(self._temporaries) as entries:
             for entry in entries:
@@ -281,12 +302,12 @@ class _Layout:
         if removed:
             log.info("Removed {count} unfinished uploads of an earlier run", count=removed)
 
-    def _probe(self) -> float:
+    def probe(self) -> float:
         """Try what an upload does, and tell the time by the file system's clock, which dates its files."""
         probe = self.temporary()
         os.close(os.open(probe, _NEW_FILE, 0o600))
         now = probe.stat().st_mtime
-        moved = self._root / f"{self._own}probe"
+        moved = self.root / f"{self._own}probe"
         os.rename(probe, moved)
         moved.unlink()
         return now
@@ -296,17 +317,22 @@ def _settle(descriptor: int, temporary: Path, blob: Path, size: int) -> None:
     """Move the temporary file to its name, durably, unless that blob is there."""
     _make_directory(blob.parent.parent)
     _make_directory(blob.parent)
-    if not _is_there(blob, size):
+    if not _renew(blob, size):
         os.fsync(descriptor)  # first: a name must never show what a power cut can take
         os.rename(temporary, blob)
     _sync_directory(blob.parent)  # in any case: who made the entry may not have come to it yet
 
 
-def _is_there(blob: Path, size: int) -> bool:
-    """Whether `blob` is a file of that size; a link or a torn file there is to be replaced."""
+def _renew(blob: Path, size: int) -> bool:
+    """Whether `blob` is a file of that size, whose age starts anew; a link or a torn file is to be replaced.
+
+    Renewed first and looked at then: a collector that takes it away in between is noticed here, and one
+    that takes it away later notices its age.
+    """
     try:
+        os.utime(blob, follow_symlinks=False)
         found = blob.lstat()
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):  # not our own file, and so not ours to keep young
         return False
     return stat.S_ISREG(found.st_mode) and found.st_size == size
 
@@ -325,27 +351,29 @@ def _sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def _open_blob(path: Path) -> int:
-    try:
-        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-    except OSError as error:
-        if error.errno in _NO_SUCH_FILE:
-            raise BlobMissing(f"There is no blob {path.name}.") from error
-        raise
+def open_blob(places: tuple[Path, ...]) -> int:
+    """A descriptor of the blob at the first of these places that has it. Raises `BlobMissing`."""
+    for path in places:
+        try:
+            return os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        except OSError as error:
+            if error.errno not in _NO_SUCH_FILE:
+                raise
+    raise BlobMissing(f"There is no blob {places[0].name}.")
 
 
-def _read_whole(path: Path, sha256: str) -> bytes:
-    with os.fdopen(_open_blob(path), "rb") as file:
+def _read_whole(places: tuple[Path, ...], sha256: str) -> bytes:
+    with os.fdopen(open_blob(places), "rb") as file:
         data = file.read()
     if hashlib.sha256(data).hexdigest() != sha256:
         raise BlobMissing(f"The blob {sha256} is damaged: its contents have another digest.")
     return data
 
 
-def _open_range(path: Path, offset: int, length: int) -> int:
-    descriptor = _open_blob(path)
+def _open_range(places: tuple[Path, ...], offset: int, length: int) -> int:
+    descriptor = open_blob(places)
     size = os.fstat(descriptor).st_size
     if not 0 <= offset <= offset + length <= size:
         os.close(descriptor)
-        raise BlobMissing(f"The blob {path.name} has {size} bytes, not {length} from byte {offset} on.")
+        raise BlobMissing(f"The blob {places[0].name} has {size} bytes, not {length} from byte {offset} on.")
     return descriptor

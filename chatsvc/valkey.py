@@ -179,13 +179,8 @@ class EmbeddedStore:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._directory.chmod(0o700)  # a restored backup may have been laxer
         self._lock = os.open(self._directory / "store.lock", os.O_RDWR | os.O_CREAT, 0o600)
-        self.socket_path = str(self._directory / "store.sock")
-        if len(os.fsencode(self.socket_path)) > SOCKET_PATH_BYTES:
-            # The child binds a path relative to its directory; only connecting needs a shorter one.
-            self._shortcut = tempfile.TemporaryDirectory(prefix="chatsvc-")
-            link = Path(self._shortcut.name, "store.sock")
-            link.symlink_to(self.socket_path)
-            self.socket_path = str(link)
+        # The child binds a path relative to its directory; only connecting may need a shorter one.
+        self.socket_path, self._shortcut = connectable(socket_of(self._directory))
 
     async def _take_lock(self) -> None:
         """Hold the store's lock; a store that outlived its server, and holds it, is ended first."""
@@ -379,6 +374,21 @@ class _Asking(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if not self.reply.called:
             self.reply.callback(self._received)
+
+
+def socket_of(directory: Path) -> Path:
+    """Where the store in a directory listens."""
+    return directory / "store.sock"
+
+
+def connectable(path: Path) -> tuple[str, tempfile.TemporaryDirectory[str] | None]:
+    """A path to the socket at `path` that is short enough, and what its caller cleans up in the end."""
+    if len(os.fsencode(path)) <= SOCKET_PATH_BYTES:
+        return str(path), None
+    shortcut = tempfile.TemporaryDirectory(prefix="chatsvc-")
+    link = Path(shortcut.name, "store.sock")
+    link.symlink_to(path)
+    return str(link), shortcut
 
 
 def _try_lock(lock: int) -> bool:
