@@ -1,4 +1,4 @@
-"""How options are read: from the command line, the environment, or files that a variable names.
+"""How options are read: from the command line, the environment, files that a variable names, or one file.
 
 Which options there are is in ``chatsvc/settings.py``; the parts that they are for are put together in
 ``chatsvc/tap.py``.
@@ -7,6 +7,7 @@ Which options there are is in ``chatsvc/settings.py``; the parts that they are f
 from __future__ import annotations
 
 import os
+import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,9 +34,12 @@ class Options(usage.Options):
     longdesc = (
         "A self-hosted one-to-one chat server. Every option can also be set by an environment variable, "
         "named CHATSVC_ and the option in capitals with underscores, as CHATSVC_MAX_JSON for --max-json; "
-        "the command line goes first, an empty variable counts as not set. The same name with _FILE at its "
-        "end, as CHATSVC_REDIS_FILE, names a file that holds the value. CHATSVC_LISTEN and CHATSVC_PORT may "
-        "hold several values with white space between; --listen or --port replaces what both of them say."
+        "an empty variable counts as not set. The same name with _FILE at its end, as CHATSVC_REDIS_FILE, "
+        "names a file that holds the value. CHATSVC_LISTEN and CHATSVC_PORT may hold several values with "
+        "white space between; --listen or --port replaces what both of them say. A file that --config names "
+        'holds settings in TOML, as max-json = "1MiB". The command line goes before the environment, that '
+        "before the file, and that before the default. SIGHUP has the files read again, and the limits in "
+        "them used; certificates too."
     )
     compData = usage.Completions(  # type: ignore[no-untyped-call]  # noqa: N815 - Twisted's name
         optActions={"data-dir": usage.CompleteDirs()},  # type: ignore[no-untyped-call]
@@ -46,6 +50,7 @@ class Options(usage.Options):
         super().__init__()  # type: ignore[no-untyped-call]
         self._environ = os.environ if environ is None else environ
         self._command_line: list[Given] = []
+        self._known: dict[Given, Any] = {}
 
     def opt_version(self) -> None:
         """Print the version and exit."""
@@ -54,26 +59,42 @@ class Options(usage.Options):
 
     def postOptions(self) -> None:
         """Make the settings. Raises `usage.UsageError` with a sentence about the first wrong value."""
+        self._settings = self.read()
+
+    def settings(self) -> Settings:
+        """What was set, once `parseOptions` is through."""
+        return self._settings
+
+    def read(self) -> Settings:
+        """What is set now: files may have changed. Raises `usage.UsageError` as `postOptions` does."""
+        self._file: list[Given] = []
+        config = self._setting("config")
+        if config is not None:
+            self._file = list(_read_config(config))
         fields = {row.field: self._setting(row.field) for row in ROWS}
         limits = {name: fields.pop(name) for name in Limits.__struct_fields__ if name in fields}
         for less, more in ORDERED:
             if limits[less] > limits[more]:
                 low, high = (_named(field, limits[field]) for field in (less, more))
                 raise usage.UsageError(f"{low} cannot be over {high}.")
-        self._settings = Settings(limits=Limits(**limits), **fields)
-
-    def settings(self) -> Settings:
-        """What was set, once `parseOptions` is through."""
-        return self._settings
+        if fields["replica_acks"] and fields["redis"] is None:
+            raise usage.UsageError("--replica-acks needs --redis: the server's own store has no replicas.")
+        return Settings(limits=Limits(**limits), **fields)
 
     def _setting(self, field: str) -> Any:
-        """The value of one field: the command line goes before the environment, both before the default."""
+        """The value of one field, from the first source that has one."""
         rows = [row for row in ROWS if row.field == field]
-        for where in (self._on_command_line, self._in_environment, _by_default):
-            values = [_read(given) for row in rows for given in where(row)]
+        for where in (self._on_command_line, self._in_environment, self._in_file, _by_default):
+            values = [self._value(given) for row in rows for given in where(row)]
             if values:
                 return tuple(values) if rows[0].repeats else values[-1]
         return None
+
+    def _value(self, given: Given) -> Any:
+        """What was read once stays as it was: a relative path is that of the directory at the start."""
+        if given not in self._known:
+            self._known[given] = _read(given)
+        return self._known[given]
 
     def _on_command_line(self, row: Row) -> Iterator[Given]:
         return (given for given in self._command_line if given.row is row)
@@ -86,9 +107,14 @@ class Options(usage.Options):
             raise usage.UsageError(f"{source} and {source}_FILE are both set; only one of them is allowed.")
         if file:
             source = f"{source}_FILE"
-            text = _read_file(source, file)
+            text = _read_text(source, file)
+            if not text:
+                raise usage.UsageError(f"{source} names {file!r}, which is empty; it has to hold the value.")
         if text:
             yield from (Given(row, source, part) for part in (text.split() if row.repeats else [text]))
+
+    def _in_file(self, row: Row) -> Iterator[Given]:
+        return (given for given in self._file if given.row is row)
 
 
 def _named(field: str, size: int) -> str:
@@ -109,16 +135,33 @@ def _read(given: Given) -> Any:
         raise usage.UsageError(f"{source} {wrong}; allowed is {row.kind.allowed}. {error}".rstrip()) from None
 
 
-def _read_file(source: str, file: str) -> str:
+def _read_config(path: Path) -> Iterator[Given]:
+    """What the file of ``--config`` says; its keys are the names of options."""
+    text = _read_text("--config", str(path))
     try:
-        text = Path(file).read_text("utf-8").strip()
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise usage.UsageError(f"{path} is not valid TOML: {error}.") from None
+    rows = {row.name: row for row in ROWS if row.name != "config"}
+    for key, value in table.items():
+        row = rows.get(key)
+        if row is None:
+            raise usage.UsageError(f"{path} has the key {key!r}; allowed are {', '.join(rows)}.")
+        values = value if row.repeats and isinstance(value, list) else [value]
+        for one in values:
+            if isinstance(one, bool) or not isinstance(one, str | int | float):
+                kinds = "a string, a number or a list of them" if row.repeats else "a string or a number"
+                raise usage.UsageError(f"{path}: {key} has to be {kinds}; allowed is {row.kind.allowed}.")
+            yield Given(row, f"{path}: {key}", str(one))
+
+
+def _read_text(source: str, file: str) -> str:
+    try:
+        return Path(file).read_text("utf-8").strip()
     except UnicodeError:
         raise usage.UsageError(f"{source} names {file!r}, which is not UTF-8 text.") from None
     except (OSError, ValueError) as error:
         raise usage.UsageError(f"{source} names {file!r}, which cannot be read: {error}.") from None
-    if not text:
-        raise usage.UsageError(f"{source} names {file!r}, which is empty; it has to hold the value.")
-    return text
 
 
 def _option(row: Row) -> Callable[[Options, str], None]:

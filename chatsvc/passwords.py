@@ -47,6 +47,8 @@ class Passwords:
         self._threads = ThreadPool(0, threads, "passwords")
         self._calls: set[Deferred[Any]] = set()
         self._stopped = False
+        #: Calls that got `Busy` for there was no room.
+        self.refused = 0
         # Well formed, but made from no password: checking against it is the same work, at no cost here.
         self._nobody = bcrypt.gensalt(cost) + b"." * _DIGEST_LENGTH
 
@@ -67,6 +69,16 @@ class Passwords:
             call.cancel()
         self._threads.stop()
 
+    @property
+    def running(self) -> int:
+        """Passwords that a thread is at."""
+        return len(self._threads.working)
+
+    @property
+    def waiting(self) -> int:
+        """Passwords whose turn is still to come."""
+        return max(0, len(self._calls) - self.running)
+
     async def hash(self, password: str) -> bytes:
         """The bcrypt hash to store for `password`, of which every byte counts. Raises `Busy`."""
         return await self._in_thread(lambda: bcrypt.hashpw(_secret(password), bcrypt.gensalt(self._cost)))
@@ -86,6 +98,7 @@ class Passwords:
         if self._stopped:
             raise Busy("No password is checked any more: the server is shutting down.")
         if len(self._calls) >= self._queue:
+            self.refused += 1
             raise Busy(f"At most {self._queue} passwords are checked or wait for it at a time.")
 
         def unless_stopped() -> T:

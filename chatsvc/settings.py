@@ -47,7 +47,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     workers: int
     #: An endpoint string for `/healthz`, `/readyz` and `/metrics`; None: there is none.
     http: str | None
+    #: A file with settings, which a reload reads again; None: there is none.
+    config: Path | None
     limits: Limits
+
+
+def encode(settings: Settings) -> bytes:
+    """The settings for another process, as JSON in one line; a password may be in it."""
+    return msgspec.json.encode(settings, enc_hook=str)
+
+
+def decode(data: bytes) -> Settings:
+    """What `encode` gave."""
+    return msgspec.json.decode(data, type=Settings, dec_hook=lambda kind, text: kind(text))
 
 
 class Kind(NamedTuple):
@@ -163,7 +175,7 @@ def _read_endpoint(text: str) -> str:
     return text
 
 
-def _read_directory(text: str) -> Path:
+def _read_path(text: str) -> Path:
     if not text or "\0" in text:
         raise ValueError
     return Path(text).absolute()
@@ -197,15 +209,16 @@ ROWS = (
     Row(
         "data-dir",
         "data_dir",
-        Kind("a path; a relative one starts in the working directory", _read_directory),
+        Kind("a path; a relative one starts in the working directory", _read_path),
         "The directory for attachments and for the server's own store; made if it is not there.",
         default="chatsvc-data",
     ),
     Row(
         "redis",
         "redis",
-        Kind("a redis://, rediss:// (TLS) or unix:// address", parse),
-        "The Redis or Valkey server to keep everything in, instead of one that this server runs itself. "
+        Kind("a redis://, rediss:// (TLS), unix://, sentinel:// or cluster:// address", parse),
+        "The Redis or Valkey server to keep everything in, instead of one that this server runs itself; "
+        "with sentinel:// the primary that sentinels name, with cluster:// a cluster. "
         "With a password in it, better set by CHATSVC_REDIS_FILE: everybody on a machine sees command lines.",
         secret=True,
     ),
@@ -236,6 +249,14 @@ ROWS = (
         "http",
         Kind("a Twisted endpoint such as tcp:9090:interface=127.0.0.1", _read_endpoint),
         "Where to serve /healthz, /readyz and /metrics, for monitoring; not for the public.",
+    ),
+    Row(
+        "config",
+        "config",
+        Kind("the path of a TOML file", _read_path),
+        "A file that holds settings: its keys are the names of these options without the dashes in front. "
+        "What stands on the command line or in the environment goes first. On SIGHUP it is read again, and "
+        "the limits in it are used.",
     ),
     Row(
         "bcrypt-cost",

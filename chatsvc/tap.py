@@ -1,48 +1,38 @@
-"""The assembly: the one place that knows all parts, puts them together and starts and stops them in order."""
+"""The service that ``twistd`` and ``twist`` run: all of a server, from its store to its processes.
+
+What serves clients within one process is put together in ``chatsvc/node.py``.
+"""
 
 from __future__ import annotations
 
 import atexit
-import hashlib
 import os
-import platform
-import re
-import resource
+import signal
 import sys
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Callable
 from typing import Any
 
+import msgspec
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import serverFromString
-from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
-from twisted.python.threadpool import ThreadPool
+from twisted.python.usage import UsageError
 
 from chatsvc import __version__
-from chatsvc.blobs import Blobs
-from chatsvc.chat.hub import Hub
-from chatsvc.net.server import Server
+from chatsvc.net.http import monitoring_site
+from chatsvc.net.listening import Listener
+from chatsvc.node import Node
+from chatsvc.notify import notify
 from chatsvc.options import Options
-from chatsvc.passwords import Passwords
+from chatsvc.parts import Parts, why_not_started
 from chatsvc.settings import Settings
-from chatsvc.store.link import Unavailable
-from chatsvc.store.store import Store
 from chatsvc.store.url import StoreUrl
-from chatsvc.tasks import Pending, as_failure, deferred, spawn
-from chatsvc.valkey import DataDirectory, EmbeddedStore, StoreError
+from chatsvc.tasks import deferred, spawn
+from chatsvc.valkey import DataDirectory, EmbeddedStore
+from chatsvc.workers import Workers
 
 log = Logger()
-
-#: Threads that read and write files.
-FILE_THREADS = 4
-#: Seconds within which a store must answer for the server to start.
-STORE_WAIT = 10.0
-#: Connections that may wait to be accepted. Twisted's 50 are few when all clients come back at once:
-#: whoever finds no room tries again after a second, then two, then four.
-BACKLOG = 1024
-#: Passwords that may wait to be hashed.
-PASSWORD_QUEUE = 64
 
 __all__ = ["Options", "makeService"]
 
@@ -51,149 +41,133 @@ def makeService(options: Options) -> ChatService:
     """What ``twistd chatsvc`` runs."""
     from twisted.internet import reactor
 
-    return ChatService(options.settings(), reactor)
-
-
-class CannotStart(Exception):  # noqa: N818 - a sentence for the operator
-    """The server cannot do its work; the message says why and what to do."""
+    return ChatService(options.settings(), reactor, options.read)
 
 
 class ChatService(Service):
-    """One node: it starts from the store upwards and stops in the opposite order."""
+    """One server: it starts from the store upwards and stops in the opposite order.
+
+    `read_again` gives what the settings are now, and raises `UsageError` if they are wrong.
+    """
 
     name = "chatsvc"
 
-    def __init__(self, settings: Settings, reactor: Any) -> None:
+    def __init__(self, settings: Settings, reactor: Any, read_again: Callable[[], Settings]) -> None:
         self._settings = settings
         self._reactor = reactor
-        self._undo: list[Callable[[], Awaitable[None] | None]] = []
-        self._started: Pending[None] = Pending()
+        self._read_again = read_again
+        self._parts = Parts()
+        self._serving: Node | Workers | None = None
         self._stopping = False
 
     def startService(self) -> None:
         super().startService()  # type: ignore[no-untyped-call]
+        signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self._hung_up))
         spawn(self._run(), "starting")
 
     def stopService(self) -> Deferred[None]:
         super().stopService()  # type: ignore[no-untyped-call]
-        return deferred(self._stop())
+        self._stopping = True
+        notify("STOPPING=1", "STATUS=What is under way is being answered.")
+        return deferred(self._parts.stop())
 
     async def _run(self) -> None:
         try:
-            await self._start()
-        except (CannotStart, StoreError, CannotListenError, OSError) as error:
-            self._give_up(str(error))
+            await self._parts.start(self._start())
         except Exception as error:
             if not self._stopping:
-                log.failure("The server cannot start", failure=as_failure(error))
-            self._give_up("This is a fault of the server's own; the log has the details.")
-        finally:
-            self._started.succeed(None)
+                self._give_up(why_not_started(error))
 
     async def _start(self) -> None:
-        settings, reactor = self._settings, self._reactor
-        _raise_file_limit()
+        settings, reactor, parts = self._settings, self._reactor, self._parts
+        notify("STATUS=Starting.")
+        if settings.http is not None:
+            site = Listener(reactor, settings.http)
+            await site.open(monitoring_site(self, reactor))
+            parts.add(site.close)
+            log.info(
+                "Health and metrics are on {where} ({endpoint}).", where=site.where, endpoint=site.endpoint
+            )
         url = settings.redis or await self._start_store()
-        files = ThreadPool(1, FILE_THREADS, name="chatsvc files")
-        files.start()
-        self._undo.append(files.stop)
-        blobs = Blobs(settings.data_dir / "blobs", _node_name(settings), files, reactor)
-        try:
-            await blobs.prepare()
-        except OSError as error:
-            why = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-            raise CannotStart(f"The directory {settings.data_dir} cannot hold files: {why}.") from None
-        passwords = Passwords(settings.bcrypt_cost, None, PASSWORD_QUEUE, reactor)
-        passwords.start()
-        self._undo.append(passwords.stop)
-        store = Store(reactor, url)
-        store.start()
-        self._undo.append(store.stop)
-        try:
-            await store.ready(STORE_WAIT)
-        except Unavailable:
-            raise CannotStart(f"The store at {url.safe} cannot be used: {store.problem}.") from None
-        hub = Hub(reactor, store, blobs, passwords, settings.limits)
-        hub.start()
-        self._undo.append(hub.stop)
-        server = Server(hub)
-        server.start()
-        self._undo.append(server.stop)
-        for endpoint in settings.listen:
-            await self._listen(endpoint, server)
+        listeners = [Listener(reactor, endpoint) for endpoint in settings.listen]
+        kind = Node if settings.workers == 1 else Workers
+        serving = kind(settings, reactor, url, listeners)
+        parts.add(serving.stop)
+        await serving.start()
+        self._serving = serving
+        for listener in listeners:
+            log.info("Listening on {where} ({endpoint}).", where=listener.where, endpoint=listener.endpoint)
         whose = "its own, in the same directory" if settings.redis is None else url.safe
         log.info("Files are in {directory}. The store is {store}.", directory=settings.data_dir, store=whose)
         log.info("chatsvc {version} is ready.", version=__version__)
+        notify("READY=1", "STATUS=Serving.")
 
     async def _start_store(self) -> StoreUrl:
         """Our own store in the data directory."""
         directory = DataDirectory(self._settings.data_dir)
         directory.claim()
-        self._undo.append(directory.release)
+        self._parts.add(directory.release)
         store = EmbeddedStore(self._reactor, self._settings.data_dir / "store", self._settings.durability)
-        self._undo.append(store.stop)
+        self._parts.add(store.stop)
         await store.start()
         return StoreUrl(kind="unix", path=store.socket_path)
 
-    async def _listen(self, endpoint: str, server: Server) -> None:
-        try:
-            listening = serverFromString(self._reactor, endpoint)  # type: ignore[no-untyped-call]
-            port = await listening.listen(server)
-        except CannotListenError as error:
-            raise CannotStart(
-                f"Cannot listen on {endpoint}: {error.socketError}. Is another server there already?"
-            ) from None
-        except (OSError, ValueError) as error:
-            raise CannotStart(f"Cannot listen on {endpoint}: {error}.") from None
-        self._undo.append(port.stopListening)
-        if hasattr(port, "socket"):
-            port.socket.listen(BACKLOG)
-        address = port.getHost()
-        where = f"{address.host}:{address.port}" if hasattr(address, "port") else str(address)
-        log.info("Listening on {where} ({endpoint}).", where=where, endpoint=endpoint)
-
-    async def _stop(self) -> None:
-        """Stop the parts, the last first; a start that is still under way is cut short by that."""
-        self._stopping = True
-        await self._unwind()
-        await self._started
-        await self._unwind()
-
-    async def _unwind(self) -> None:
-        while self._undo:
-            try:
-                ended = self._undo.pop()()
-                if ended is not None:
-                    await ended
-            except Exception as error:
-                log.failure("A part could not be stopped", failure=as_failure(error))
-
     def _give_up(self, why: str) -> None:
         """End the process with an exit status that tells; neither twistd nor twist can be asked for one."""
-        if self._stopping:
-            return
         log.error("chatsvc cannot start: {why}", why=why)
         atexit.register(_exit_with_failure)
         self._reactor.callWhenRunning(self._reactor.stop)
+
+    # SIGHUP.
+
+    def _hung_up(self) -> None:
+        spawn(self._reload(), "reloading")
+
+    async def _reload(self) -> None:
+        """Use the limits that are set now, and the certificates that are there now.
+
+        Settings that are wrong stay as they were; the certificates are read nevertheless, for old ones
+        expire.
+        """
+        if self._serving is None or self._stopping:
+            log.warn("Nothing is reloaded while the server starts or stops.")
+            return
+        notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        try:
+            self._take_limits()
+            await self._serving.reload(self._settings)
+        finally:
+            log.info("The reload is done.")
+            notify("READY=1")
+
+    def _take_limits(self) -> None:
+        old = self._settings
+        try:
+            new = self._read_again()
+        except UsageError as error:
+            log.error("The settings stay as they were: {why}", why=str(error))
+            return
+        self._settings = msgspec.structs.replace(old, limits=new.limits)
+        for field in Settings.__struct_fields__:
+            if getattr(new, field) != getattr(self._settings, field):
+                log.warn("--{option} has changed, which needs a restart", option=field.replace("_", "-"))
+
+    # What the monitoring site asks (`chatsvc.net.http.Monitored`).
+
+    async def problem(self) -> str | None:
+        """Why no clients should be sent here now, in a sentence; None if they should."""
+        if self._stopping:
+            return "The server is stopping."
+        if self._serving is None:
+            return "The server is starting."
+        return await self._serving.problem()
+
+    async def metrics(self) -> bytes:
+        """All figures; none before it has started."""
+        return b"" if self._serving is None else await self._serving.metrics()
 
 
 def _exit_with_failure() -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(1)
-
-
-def _node_name(settings: Settings) -> str:
-    """What this node's temporary files are called: the same after a restart, another on another node."""
-    listen = hashlib.sha256(" ".join(settings.listen).encode()).hexdigest()[:8]
-    return f"{re.sub('[^A-Za-z0-9]', '-', platform.node()) or 'node'}-{listen}"
-
-
-def _raise_file_limit() -> None:
-    """Each client needs a file descriptor; the usual soft limit is about a thousand."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        except (OSError, ValueError) as error:
-            log.warn("The limit of open files stays at {soft}: {error}", soft=soft, error=error)

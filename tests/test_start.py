@@ -119,8 +119,10 @@ def test_ctrl_c_ends_it_in_order(service: Make) -> None:
     assert server.processes() == []
 
 
-def test_it_runs_as_a_daemon(service: Make) -> None:
-    server = service(command=("twistd", "--pidfile=chat.pid", "--logfile=daemon.log"))
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_it_runs_as_a_daemon(service: Make, workers: str) -> None:
+    options = ("--data-dir", "relative", "--workers", workers)
+    server = service(*options, command=("twistd", "--pidfile=chat.pid", "--logfile=daemon.log"))
     server.spawn()
     assert server.exit_status() == 0, server.log()
     server.log_file = server.directory / "daemon.log"
@@ -129,6 +131,7 @@ def test_it_runs_as_a_daemon(service: Make) -> None:
     try:
         server.find_port()
         talks(server)
+        assert (server.directory / "relative" / "store" / "appendonlydir").is_dir()
     finally:
         os.kill(pid, signal.SIGTERM)
     wait_for(lambda: server.processes() == [], "the daemon and its store have ended")

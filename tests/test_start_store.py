@@ -143,6 +143,13 @@ def test_tls_is_used_and_the_certificate_verified(valkey: MakeStore, service: Ma
         refuses(misled, "The store at rediss://127.0.0.1:", "IPAddressMismatch")
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_what_weakens_the_promise_is_said_once(valkey: MakeStore, service: Make, workers: str) -> None:
+    store = valkey("--appendfsync", "everysec").start()
+    with service("--redis", f"unix://{store.socket_path}", "--workers", workers).running() as server:
+        assert server.log().count("appendfsync everysec") == 1
+
+
 def test_a_store_that_cannot_be_used_is_named_with_the_reason(
     valkey: MakeStore, service: Make, tmp_path: Path
 ) -> None:
