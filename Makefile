@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 ARGS ?=
+CHAOS_SECONDS ?= 120
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
@@ -10,7 +11,7 @@ TO_INSTALL := setup.cfg pyproject.toml
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test clean
+.PHONY: help run test chaos clean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
@@ -24,6 +25,9 @@ test: .venv/installed-dev ## style, types, layers, then all tests with coverage
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest --numprocesses=auto --dist=worksteal --cov --cov-report=term $(ARGS)
+
+chaos: .venv/installed-dev ## the tests that kill parts under load, in their long form: CHAOS_SECONDS=120 each
+	CHAOS_SECONDS=$(CHAOS_SECONDS) $(BIN)/pytest -m chaos $(ARGS)
 
 clean: ## remove what was built and installed, but no data
 	rm -rf .venv build dist *.egg-info .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache
