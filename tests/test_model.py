@@ -31,7 +31,7 @@ USERS, DEVICES, CONNECTIONS = 3, 5, 2
 
 EXAMPLES = os.environ.get("CHATSVC_MODEL_EXAMPLES")
 PROFILE = settings(
-    max_examples=int(EXAMPLES or 120),
+    max_examples=int(EXAMPLES or 60),
     derandomize=EXAMPLES is None,
     stateful_step_count=40,
     deadline=None,

@@ -81,16 +81,7 @@ def through_proxy(server: Service, client: str = "203.0.113.7") -> Raw:
     return Raw(server.address, through=through)
 
 
-def left(server: Service, device: Raw) -> int:
-    """How many messages a device has not acknowledged, seen without acknowledging them."""
-    with through_proxy(server) as looking:
-        looking.token = device.token
-        found = len(looking.fetch())
-        looking.reset()
-    return found
-
-
-def test_an_orderly_close_through_a_proxy_acknowledges_what_was_read(service: Callable[..., Service]) -> None:
+def test_a_close_through_a_proxy_acknowledges_nothing(service: Callable[..., Service]) -> None:
     server = service("--listen", "haproxy:tcp:0:interface=127.0.0.1", "--port", "0").start()
     with through_proxy(server) as alice, through_proxy(server) as bob:
         alice.register("alice")
@@ -99,10 +90,11 @@ def test_an_orderly_close_through_a_proxy_acknowledges_what_was_read(service: Ca
         alice.say(bob.user)
         bob.push()
         assert len(bob.fetch()) == 1
-        assert left(server, bob) == 1
         bob.socket.shutdown(socket.SHUT_WR)
-        assert bob.closed()
-        wait_for(lambda: left(server, bob) == 0, "the message is acknowledged")
+        assert bob.closed()  # so the server has seen it
+        with through_proxy(server) as again:
+            again.token = bob.token
+            assert len(again.fetch()) == 1
 
 
 def test_what_was_asked_before_a_half_close_is_answered_through_a_proxy(

@@ -17,7 +17,7 @@ from chatsvc.stats import Stats
 from chatsvc.store import keys
 from chatsvc.store.mail import parse_published
 from chatsvc.store.store import Store
-from chatsvc.tasks import Clock, Pending, gather, spawn
+from chatsvc.tasks import Clock, gather, spawn
 from chatsvc.wire.errors import Refusal
 from chatsvc.wire.limits import Limits
 
@@ -80,12 +80,6 @@ class Hub:
         """Stop to."""
         if self._beat.running:
             self._beat.stop()
-
-    async def pause(self, seconds: float) -> None:
-        """Wait a while."""
-        over: Pending[None] = Pending()
-        self.clock.callLater(seconds, over.succeed, None)
-        await over
 
     def last(self, user_id: int | None) -> int:
         """The newest entry of an online user's mailbox, as far as this node has heard."""

@@ -21,7 +21,7 @@ from chatsvc.store import keys
 from chatsvc.store.append import Outgoing
 from chatsvc.store.files import FileEntry
 from chatsvc.store.mail import Entry
-from chatsvc.tasks import spawn
+from chatsvc.tasks import pause, spawn
 from chatsvc.wire import errors, schema
 from chatsvc.wire.errors import Refusal
 from chatsvc.wire.schema import Message
@@ -296,7 +296,7 @@ async def _take_acks(hub: Hub, device: Device) -> None:
 
 
 async def _take_acks_later(hub: Hub, device: Device) -> None:
-    await hub.pause(ACK_PAUSE)
+    await pause(hub.clock, ACK_PAUSE)
     await _take_acks(hub, device)
 
 

@@ -16,7 +16,7 @@ from chatsvc.chat.delivery import Delivery, Ledger
 from chatsvc.chat.rendering import Push
 from chatsvc.store.errors import Unavailable
 from chatsvc.store.mail import Entry
-from chatsvc.tasks import spawn
+from chatsvc.tasks import pause, spawn
 from chatsvc.wire.frames import Dialect
 
 if TYPE_CHECKING:
@@ -204,7 +204,7 @@ class Session:
                     await self._catch_up_a_page()
                 except (Unavailable, OSError) as error:
                     log.warn("Pushing waits: {error}", error=error)
-                    await self.hub.pause(1.0)
+                    await pause(self.hub.clock, 1.0)
         except Gone:
             pass
         finally:

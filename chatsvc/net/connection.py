@@ -118,7 +118,8 @@ class Connection(Protocol):
 
     def connectionMade(self) -> None:
         self.transport, self._proxy = unwrap(self.transport, self)
-        if self._proxy is not None:
+        self._proxied = self._proxy is not None
+        if self._proxied:
             self.address = ""  # the proxy has still to say whose this is
         for option in ("setTcpNoDelay", "setTcpKeepAlive"):
             if hasattr(self.transport, option):  # a UNIX socket has neither
@@ -151,7 +152,8 @@ class Connection(Protocol):
     def readConnectionLost(self) -> None:
         """The peer has closed its sending half: answer what it sent, then close."""
         self.ended = True
-        self.session.peer_closed(self.outbox.reached_peer())
+        # A proxy may close in order though its client did not, and has received what the client has not.
+        self.session.peer_closed(0 if self._proxied else self.outbox.reached_peer())
         if self._payload is not None:
             self._payload.wake()
         self._advance()

@@ -17,8 +17,8 @@ from zope.interface import alsoProvides
 def unwrap(transport: Any, protocol: Any) -> tuple[Any, ProtocolWrapper | None]:
     """The socket under `transport`, and the proxy's wrapper around it, if there is one.
 
-    The wrapper passes bytes through, but no half-close, and it does not tell how far writing has come.
-    Without both, nobody would know what had reached a client that closes (``docs/adr/0007-written-out.md``).
+    The wrapper passes bytes through, but no half-close, and it does not tell how far writing has come. What
+    has reached the client is not known even so: it is the proxy whose system has acknowledged it.
     """
     is_proxy = isinstance(transport, ProtocolWrapper) and not isinstance(transport, TLSMemoryBIOProtocol)
     if not is_proxy or not isinstance(transport.transport, FileDescriptor):

@@ -14,6 +14,7 @@ from chatsvc.chat.hub import Hub
 from chatsvc.net.budget import Budget
 from chatsvc.net.connection import Connection
 from chatsvc.stats import Drop
+from chatsvc.tasks import pause
 from chatsvc.wire.limits import Limits
 
 log = Logger()
@@ -63,13 +64,13 @@ class Server(Factory):
         for connection in list(self.connections):
             connection.refuse_more()
         while self.clock.seconds() < deadline and any(not c.is_quiet for c in self.connections):
-            await self.hub.pause(0.05)
+            await pause(self.clock, 0.05)
         if self._sweeper.running:
             self._sweeper.stop()
         for connection in list(self.connections):
             connection.outbox.abort()
         while self.connections and self.clock.seconds() < deadline + 1:
-            await self.hub.pause(0.01)
+            await pause(self.clock, 0.01)
 
     @property
     def accepting(self) -> bool:

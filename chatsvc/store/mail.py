@@ -13,7 +13,7 @@ from msgspec import Struct
 from chatsvc.store import keys
 from chatsvc.store.append import Outgoing
 from chatsvc.store.script import Route, Script
-from chatsvc.tasks import Clock, Pending, gather, spawn
+from chatsvc.tasks import Clock, gather, pause, spawn
 from chatsvc.wire.errors import Refusal
 
 #: Cursors that are saved at a time.
@@ -143,9 +143,7 @@ class Mailboxes:
                         for (user_id, device), cursor in some
                     )
                 except Refusal:  # the store is away or full; meanwhile the cursors are kept here
-                    again: Pending[None] = Pending()
-                    self._clock.callLater(SAVE_PAUSE, again.succeed, None)
-                    await again
+                    await pause(self._clock, SAVE_PAUSE)
                     continue
                 for key, cursor in some:
                     if self._cursors.get(key) == cursor:
