@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -22,17 +23,22 @@ from twisted.python.usage import UsageError
 from chatsvc import __version__
 from chatsvc.net.http import monitoring_site
 from chatsvc.net.listening import Listener
-from chatsvc.node import Node
+from chatsvc.node import STORE_WAIT, Node
 from chatsvc.notify import notify
 from chatsvc.options import Options
-from chatsvc.parts import Parts, why_not_started
+from chatsvc.parts import CannotStart, Parts, why_not_started
 from chatsvc.settings import Settings
+from chatsvc.store.errors import Unavailable
+from chatsvc.store.store import Store
 from chatsvc.store.url import StoreUrl
 from chatsvc.tasks import deferred, spawn
 from chatsvc.valkey import DataDirectory, EmbeddedStore
 from chatsvc.workers import Workers
 
 log = Logger()
+
+#: Seconds between two looks at a store that is not there yet.
+STORE_LOOK = 1.0
 
 __all__ = ["Options", "makeService"]
 
@@ -59,6 +65,7 @@ class ChatService(Service):
         self._parts = Parts()
         self._serving: Node | Workers | None = None
         self._stopping = False
+        self._waits_for = ""  # what a start cannot go on without, in a sentence
 
     def startService(self) -> None:
         super().startService()  # type: ignore[no-untyped-call]
@@ -89,6 +96,8 @@ class ChatService(Service):
                 "Health and metrics are on {where} ({endpoint}).", where=site.where, endpoint=site.endpoint
             )
         url = settings.redis or await self._start_store()
+        if settings.redis is not None:
+            await self._wait_for(url)
         listeners = [Listener(reactor, endpoint) for endpoint in settings.listen]
         kind = Node if settings.workers == 1 else Workers
         serving = kind(settings, reactor, url, listeners)
@@ -111,6 +120,33 @@ class ChatService(Service):
         self._parts.add(store.stop)
         await store.start()
         return StoreUrl(kind="unix", path=store.socket_path)
+
+    async def _wait_for(self, url: StoreUrl) -> None:
+        """Return once the store of others can be asked.
+
+        One that is not there yet is waited for, however long that takes: machines start in any order. One
+        that is there and does not let us in has to be mended by somebody.
+        """
+        store = Store(self._reactor, url)
+        store.start()
+        give_up_at = self._reactor.seconds() + STORE_WAIT
+        try:
+            while not self._stopping:
+                with suppress(Unavailable):
+                    await store.ready(STORE_LOOK)
+                    self._waits_for = ""
+                    return
+                if not self._waits_for:
+                    log.info("Waiting for the store at {store}.", store=url.safe)
+                self._waits_for = f"The store at {url.safe} cannot be used: {store.problem}."
+                notify(f"STATUS={self._waits_for}")
+                if store.may_come:
+                    give_up_at = self._reactor.seconds() + STORE_WAIT
+                elif self._reactor.seconds() >= give_up_at:
+                    break
+        finally:
+            await store.stop()
+        raise CannotStart(self._waits_for)
 
     def _give_up(self, why: str) -> None:
         """End the process with an exit status that tells; neither twistd nor twist can be asked for one."""
@@ -159,7 +195,7 @@ class ChatService(Service):
         if self._stopping:
             return "The server is stopping."
         if self._serving is None:
-            return "The server is starting."
+            return self._waits_for or "The server is starting."
         return await self._serving.problem()
 
     async def metrics(self) -> bytes:

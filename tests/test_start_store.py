@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import subprocess
 import sys
@@ -12,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.certificates import make_certificates
-from tests.service import Service, Valkey
+from tests.cluster import ClusterNode
+from tests.service import Service, Valkey, wait_for
 from tests.test_start import refuses, talks
 
 Make = Callable[..., Service]
@@ -150,16 +152,11 @@ def test_what_weakens_the_promise_is_said_once(valkey: MakeStore, service: Make,
         assert server.log().count("appendfsync everysec") == 1
 
 
-def test_a_store_that_cannot_be_used_is_named_with_the_reason(
-    valkey: MakeStore, service: Make, tmp_path: Path
-) -> None:
+def test_a_store_that_cannot_be_used_is_named_with_the_reason(valkey: MakeStore, service: Make) -> None:
     secret, plain = valkey("--requirepass", "pa55").start(), valkey(name="plain").start()
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        closed = free.getsockname()[1]
     with socket.create_server(("127.0.0.1", 0)) as silent:
         cases = {
-            f"redis://127.0.0.1:{closed}": "refused",
-            f"unix://{tmp_path}/none.sock": "No such file or directory",
+            f"cluster://127.0.0.1:{plain.port}": "it is no cluster",
             f"redis://:wrong@127.0.0.1:{secret.port}": "WRONGPASS",
             f"redis://127.0.0.1:{secret.port}": "NOAUTH",
             f"unix://{plain.socket_path}?db=16": "out of range",
@@ -173,3 +170,36 @@ def test_a_store_that_cannot_be_used_is_named_with_the_reason(
             address = url.replace(":wrong@", ":***@")
             refuses(server, f"The store at {address}", "cannot be used: ", why)
             assert server.log().count("#warn] The store cannot be used: ") <= 6, "it says it at each try"
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_store_that_is_not_there_yet_is_waited_for(valkey: MakeStore, service: Make, workers: str) -> None:
+    store = valkey()
+    address = f"redis://127.0.0.1:{store.port}"
+    server = service("--redis", address, "--workers", workers, "--http", "tcp:0:interface=127.0.0.1")
+    server.spawn()
+    why = f"The store at {address}/0 cannot be used: Connection was refused by other side"
+    wait_for(lambda: server.http("/readyz")[1].startswith(why), "it says what it waits for")
+    assert server.http("/readyz")[0] == 503
+    store.start()
+    server.wait_until_ready()
+    talks(server)
+    assert server.http("/readyz") == (200, "ready\n")
+    assert server.stop() in (0, -signal.SIGTERM)
+    store.end()
+    server.spawn()
+    wait_for(lambda: server.http("/readyz")[1].startswith(why), "it waits again")
+    assert server.stop() in (0, -signal.SIGTERM), "what waits can be stopped"
+    assert "Traceback" not in server.log()
+
+
+def test_one_node_of_a_cluster_is_refused(service: Make, tmp_path: Path) -> None:
+    node = ClusterNode(tmp_path / "node")
+    try:
+        node.start()
+        node.told("CLUSTER ADDSLOTSRANGE 0 16383")
+        server = service("--redis", f"redis://127.0.0.1:{node.port}")
+        server.spawn()
+        refuses(server, "The store is one node of a cluster. Name it as cluster://")
+    finally:
+        node.end()

@@ -32,6 +32,7 @@ async def warnings(primaries: Iterable[Link], *, replica_acks: int, failover: bo
         for link in primaries:
             info = await _info(link)
             _check_version(info)
+            _check_kind(info, link)
             settings = await _settings(link, info)
             found += _of_disk(settings) + _of_memory(settings)
             found += _of_replicas(info, replica_acks, failover)
@@ -67,6 +68,11 @@ def _check_version(info: dict[str, str]) -> None:
             f"The store is Redis {info['redis_version']}, which has no sharded channels. "
             f"Redis {REDIS_MAJOR}.0 or later, or Valkey, is needed."
         )
+
+
+def _check_kind(info: dict[str, str], link: Link) -> None:
+    if info.get("cluster_enabled") == "1" and not link.routed:
+        raise Unfit("The store is one node of a cluster. Name it as cluster://HOST:PORT instead.")
 
 
 def _of_disk(settings: dict[str, str]) -> list[str]:

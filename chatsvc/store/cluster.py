@@ -51,6 +51,7 @@ class SlotMap:
         self._looking = False
         self._stale = True
         self._looked = 0.0
+        self._refusal = ""
         #: Called after each look.
         self.on_look: list[Callable[[], None]] = []
 
@@ -79,10 +80,17 @@ class SlotMap:
     @property
     def problem(self) -> str:
         """What is wrong with the cluster, for the operator."""
+        if self._refusal:
+            return self._refusal
         if not any(link.up for link in self._asked.values()):
             return next(iter(self._asked.values())).problem or "none of the cluster's nodes can be asked"
         unserved = sum(address is None for address in self._serving)
         return f"{unserved} of the cluster's {SLOTS} slots are served by nobody" if unserved else ""
+
+    @property
+    def may_come(self) -> bool:
+        """Whether what is wrong may pass by itself."""
+        return not self._refusal and any(link.up or link.may_come for link in self._asked.values())
 
     def moved(self, slot: int, address: Address) -> None:
         """A node said that another one serves this slot now."""
@@ -108,6 +116,9 @@ class SlotMap:
                     with suppress(Refusal, TryAgain):
                         self._take(await link.call(b"CLUSTER", b"SLOTS"), address[0])
                         return
+        except RuntimeError as error:
+            self._refusal = f"it is no cluster ({error})"
+            self._stale, self._looked = False, self._clock.seconds()
         finally:
             self._looking = False
 
@@ -117,7 +128,7 @@ class SlotMap:
         for first, last, (host, port, *_), *_ in ranges:
             address = ((host or b"").decode() or asked, port)
             serving[first : last + 1] = [address] * (last + 1 - first)
-        self._serving = serving
+        self._serving, self._refusal = serving, ""
         self._stale = None in serving
         self._looked = self._clock.seconds()
         known = self.primaries()
@@ -186,6 +197,11 @@ class Router:
     def problem(self) -> str:
         """Why it cannot be asked, for the operator."""
         return self._slots.problem or next((link.problem for link in self.links() if link.problem), "")
+
+    @property
+    def may_come(self) -> bool:
+        """Whether what is wrong may pass by itself."""
+        return self._slots.may_come and all(link.up or link.may_come for link in self.links())
 
     @property
     def reconnects(self) -> int:

@@ -78,7 +78,7 @@ class Link:
         self._scripts = (COMMAND, *scripts)
         self._on_push = on_push
         self._on_ready = on_ready
-        self._routed = routed
+        self.routed = routed
         self._watch = watch
         self._name = name
         self._factory = StoreFactory(self._opened, self._lost)
@@ -90,11 +90,13 @@ class Link:
         self._probed = 0.0
         self.reconnects = -1
         self.problem = "it has not been reached yet"  # why there is no connection, for the operator
+        #: Whether it may be there soon: nobody answers at its address, or it is loading its data.
+        self.may_come = True
 
     def start(self) -> None:
         """Begin to connect, and to reconnect."""
         self._sweep.start(0.25, now=False).addErrback(lambda f: log.failure("link sweep died", failure=f))
-        self._factory.startConnecting(Reporting(self._endpoint, self._trouble))
+        self._factory.startConnecting(Reporting(self._endpoint, self._not_there))
 
     async def stop(self) -> None:
         """Close the connection for good."""
@@ -187,13 +189,13 @@ class Link:
             expires = self._reactor.seconds() + LINK_WAIT + REPLY_TIMEOUT
         last_start = expires - REPLY_TIMEOUT
         while True:
-            if self._routed and self._connection is None:
+            if self.routed and self._connection is None:
                 raise TryAgain
             connection = self._connection or await self._usable(last_start)
             try:
                 return await attempt(connection)
             except _Lost:
-                if self._routed:
+                if self.routed:
                     raise TryAgain from None
                 if self._reactor.seconds() >= last_start:
                     raise Unavailable from None
@@ -254,11 +256,11 @@ class Link:
         if "DEADLINE passed" in error:
             return _TooLate()
         if kind in ("MOVED", "ASK"):
-            if self._routed:
+            if self.routed:
                 return Redirected(error)
             log.error("The store is one node of a cluster; name it as cluster://HOST:PORT.", link=self._name)
             return Unavailable()
-        if self._routed and kind in ("TRYAGAIN", "CLUSTERDOWN"):
+        if self.routed and kind in ("TRYAGAIN", "CLUSTERDOWN"):
             return TryAgain(error)
         if "OOM" in error or ("MISCONF" in error and "No space left" in error):
             return Refusal(STORAGE_FULL)
@@ -285,6 +287,7 @@ class Link:
         """A connection is there, but not yet usable."""
 
         def failed(error: Exception) -> None:
+            self.may_come = str(error).startswith(_NOT_YET)
             self._trouble(str(error) or type(error).__name__)
             # Not at once, or a wrong password would be tried in a tight loop.
             self._reactor.callLater(1.0, connection.cut)
@@ -321,6 +324,10 @@ class Link:
         if connection is self._connection:
             self._connection = None
             self._trouble(connection.end)
+
+    def _not_there(self, why: str) -> None:
+        self.may_come = True
+        self._trouble(why)
 
     def _trouble(self, why: str) -> None:
         """Keep why there is no connection; the log says it once, not at every try."""
@@ -363,6 +370,8 @@ class Link:
 
 #: Kinds of errors of a store that is no primary: those of a replica, and of one who became that meanwhile.
 _NO_PRIMARY = ("READONLY", "MASTERDOWN", "UNBLOCKED")
+#: Kinds of errors of a store that has just been started.
+_NOT_YET = ("LOADING", "MASTERDOWN")
 #: Kinds of errors of a store that works again some time.
 _REFUSALS = ("LOADING", "MISCONF", "NOREPLICAS", "BUSY", "CLUSTERDOWN")
 

@@ -10,9 +10,11 @@ from collections.abc import Callable
 from typing import Any
 
 import txredisapi
+from twisted.application.internet import ClientService
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IProtocolFactory, IStreamClientEndpoint
+from twisted.logger import Logger, LogPublisher
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -87,6 +89,11 @@ def _is_push(reply: Any) -> bool:
 
 
 _PUSHED = frozenset((b"smessage", b"ssubscribe", b"sunsubscribe"))
+
+
+# Twisted tells of each try to connect, several times a second for as long as a store is away; a `Link` says
+# why it cannot be used, once.
+ClientService._log = Logger(observer=LogPublisher())  # type: ignore[arg-type]  # noqa: SLF001
 
 
 class StoreFactory(txredisapi.RedisFactory):  # type: ignore[misc]

@@ -172,6 +172,11 @@ class Store:
         """Why the store cannot be asked, for the operator."""
         return next((link.problem for link in self._links if link.problem), "")
 
+    @property
+    def may_come(self) -> bool:
+        """Whether a store that cannot be asked may be there soon, without anybody mending something."""
+        return all(link.up or link.may_come for link in self._links)
+
 
 def _endpoint(reactor: Any, url: StoreUrl) -> Any:
     if url.kind == "unix":
