@@ -15,6 +15,7 @@ import tempfile
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -26,6 +27,8 @@ from twisted.internet.protocol import Factory, ProcessProtocol, Protocol, connec
 from twisted.internet.task import deferLater
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
+
+from chatsvc.children import Lines, how_it_ended
 
 log = Logger()
 
@@ -308,7 +311,7 @@ class _Child(ProcessProtocol):
         self.ended = ""
         self._on_end = on_end
         self._lines: deque[str] = deque(maxlen=20)
-        self._unfinished: dict[int, bytes] = {}
+        self._outputs = {fd: Lines(partial(self._printed, fd), LINE_BYTES) for fd in (1, 2)}
 
     @property
     def last_words(self) -> str:
@@ -325,27 +328,20 @@ class _Child(ProcessProtocol):
         self.transport.closeStdin()
 
     def childDataReceived(self, fd: int, data: bytes) -> None:
-        *lines, rest = (self._unfinished.get(fd, b"") + data).split(b"\n")
-        self._unfinished[fd] = rest[:LINE_BYTES]
-        for line in lines:
-            self._printed(fd, line)
+        self._outputs[fd].receive(data)
 
     def processExited(self, reason: Failure) -> None:
         # A rewrite of the append-only file may outlive the store: it holds memory, the lock, our pipes.
         _kill_group(self.pid)
 
     def processEnded(self, reason: Failure) -> None:
-        for fd, rest in self._unfinished.items():
-            self._printed(fd, rest)
-        end: Any = reason.value  # ProcessDone or ProcessTerminated
-        if end.signal:
-            self.ended = f"was ended by {signal.Signals(end.signal).name}"
-        else:
-            self.ended = f"ended with exit code {end.exitCode}"
+        for output in self._outputs.values():
+            output.end()
+        self.ended = how_it_ended(reason)
         self._on_end(self)
 
     def _printed(self, fd: int, raw: bytes) -> None:
-        line = raw[:LINE_BYTES].decode(errors="replace").strip()
+        line = raw.decode(errors="replace").strip()
         if not line:
             return
         found = LOG_LINE.match(line)

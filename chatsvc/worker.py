@@ -15,7 +15,7 @@ from twisted.internet.process import ProcessReader
 from twisted.logger import Logger, globalLogBeginner
 from twisted.python.failure import Failure
 
-from chatsvc.lines import Lines
+from chatsvc.children import Lines
 from chatsvc.logs import json_lines
 from chatsvc.net.http import monitoring_site
 from chatsvc.net.listening import Listener

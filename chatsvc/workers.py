@@ -6,7 +6,6 @@ What a worker does is in ``chatsvc/worker.py``; the store that all of them use i
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import tempfile
 from collections import deque
@@ -22,7 +21,7 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger, eventFromJSON, globalLogPublisher
 from twisted.python.failure import Failure
 
-from chatsvc.lines import Lines
+from chatsvc.children import Lines, how_it_ended
 from chatsvc.net import peek
 from chatsvc.net.listening import Listener
 from chatsvc.net.metrics import merged
@@ -261,11 +260,7 @@ class _Process(ProcessProtocol):
     def processEnded(self, reason: Failure) -> None:
         for output in self._outputs.values():
             output.end()
-        end: Any = reason.value  # ProcessDone or ProcessTerminated
-        if end.signal:
-            self.ended = f"was ended by {signal.Signals(end.signal).name}"
-        else:
-            self.ended = f"ended with exit code {end.exitCode}"
+        self.ended = how_it_ended(reason)
         self.serves = False
         while self._answers:
             self._answers.popleft().succeed(f"Worker {self._index} {self.ended}.")

@@ -212,7 +212,7 @@ class TestTime:
         assert texts(logged, LogLevel.debug) == ["store: well", "store: \N{REPLACEMENT CHARACTER}"]
         for _ in range(100):
             child.childDataReceived(1, b"x" * 100_000)
-            assert len(child._unfinished[1]) < 5000
+            assert len(child._outputs[1]._unfinished) < 5000
         for number in range(100):
             child.childDataReceived(1, b"%d\n" % number)
         child.childDataReceived(2, b"y" * 100_000 + b"\n")

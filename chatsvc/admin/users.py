@@ -182,7 +182,8 @@ def set_password(
         return {"id": account.id, "name": name_key(account.name), "devices_logged_out": ended or 0}
 
     record = run(work)
-    done = f"The password of {record['name']} is set; {record['devices_logged_out']} devices are logged out."
+    out = record["devices_logged_out"]
+    done = f"The password of {record['name']} is set. Devices that were logged out: {out}."
     _made(record, password, done, generate=generate, as_json=as_json)
 
 
@@ -200,7 +201,7 @@ def disable(user: str, yes: bool, as_json: bool) -> None:
         return {"id": account.id, "name": name_key(account.name), "devices_logged_out": ended or 0}
 
     record = run(work)
-    done = f"{record['name']} is disabled; {record['devices_logged_out']} devices are logged out."
+    done = f"{record['name']} is disabled. Devices that were logged out: {record['devices_logged_out']}."
     say(record, done, as_json=as_json)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from chatsvc.blobs import BlobMissing
+from chatsvc.chat.answers import FileAnswer
 from chatsvc.chat.messages import MD5
-from chatsvc.chat.requests import Call, FileAnswer, request
+from chatsvc.chat.requests import Call, request
 from chatsvc.wire import errors, schema
 from chatsvc.wire.errors import Refusal
 from chatsvc.wire.limits import PAYLOAD_CEILING

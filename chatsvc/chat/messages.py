@@ -13,9 +13,10 @@ from twisted.logger import Logger
 
 from chatsvc.blobs import StoredBlob
 from chatsvc.chat import rendering
+from chatsvc.chat.answers import Part
 from chatsvc.chat.delivery import Delivery
 from chatsvc.chat.hub import Hub
-from chatsvc.chat.requests import Call, Part, request
+from chatsvc.chat.requests import Call, request
 from chatsvc.chat.session import Device
 from chatsvc.store import keys
 from chatsvc.store.append import Outgoing

@@ -13,8 +13,7 @@ from typing import Any, NamedTuple, Protocol
 from msgspec import Raw
 from twisted.logger import Logger
 
-from chatsvc.blobs import Download
-from chatsvc.chat.delivery import Delivery
+from chatsvc.chat.answers import FileAnswer, Part
 from chatsvc.chat.hub import Hub
 from chatsvc.chat.session import Device, Gone, Session
 from chatsvc.passwords import Busy
@@ -103,24 +102,6 @@ def request(
         return handler
 
     return register
-
-
-class FileAnswer(NamedTuple):
-    """An answer with a payload."""
-
-    body: schema.FileInfo
-    download: Download
-
-
-class Part(NamedTuple):
-    """One of several answers to a FETCHMSG: it delivers what lies between two positions."""
-
-    body: bytes
-    delivery: Delivery
-    start: int
-    end: int
-    #: The timestamp of its first message, in ms; None if it has none.
-    newest: int | None
 
 
 class Call:

@@ -74,7 +74,10 @@ class Appends(Protocol):
     """A way to store messages, of which there are two: for one server, and for several."""
 
     async def append(self, outgoing: Outgoing) -> None:
-        """Store a message in both mailboxes; raises `Refusal`."""
+        """Store a message in both mailboxes; when this returns it is as durable as the store is set to.
+
+        Raises `Refusal`; then nothing was stored, unless it says that storage was unavailable.
+        """
 
 
 class Mailboxes:
@@ -83,16 +86,10 @@ class Mailboxes:
     def __init__(self, link: Route, clock: Clock, appends: Appends) -> None:
         self._link = link
         self._clock = clock
-        self._appends = appends
+        #: As `Appends.append`: on the path of each message there is no step between.
+        self.append = appends.append
         self._cursors: dict[tuple[int, str], int] = {}
         self._saving = False
-
-    async def append(self, outgoing: Outgoing) -> None:
-        """Store a message in both mailboxes; when this returns it is as durable as the store is set to.
-
-        Raises `Refusal`; then nothing was stored, unless it says that storage was unavailable.
-        """
-        await self._appends.append(outgoing)
 
     async def is_repeat(self, sender: int, repeat: str) -> bool:
         """Whether a message with this repeat key was stored."""

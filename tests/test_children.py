@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, capturedLogs, eventAsText
 
 from chatsvc import logs
-from chatsvc.lines import LINE_BYTES, Lines
+from chatsvc.children import LINE_BYTES, Lines
 from chatsvc.tasks import as_failure
 from chatsvc.workers import LOG, REPORTS, _Process
 from tests.waiting import reactor
