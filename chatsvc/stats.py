@@ -32,11 +32,11 @@ class Histogram:
         self.counts = [0] * (len(bounds) + 1)
         self.sum = 0.0
 
-    def observe(self, value: float) -> None:
+    def observe(self, value: float, times: int = 1) -> None:
         """Count a value. One below zero, as a clock that was set back yields, counts as zero."""
-        self.counts[bisect_left(self.bounds, value)] += 1
+        self.counts[bisect_left(self.bounds, value)] += times
         if value > 0.0:
-            self.sum += value
+            self.sum += value * times
 
     def add(self, other: Histogram) -> None:
         """Count all that another one of the same bounds has counted."""

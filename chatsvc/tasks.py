@@ -59,12 +59,16 @@ class Pending(Generic[T]):
         """Call `resume` at the outcome, which is still to come."""
         self._resume = resume
 
-    def __await__(self) -> Generator[Any, Any, T]:
-        if not self.done:
-            yield self
+    def result(self) -> T:
+        """The outcome, which has come."""
         if self._error is not None:
             raise self._error
         return cast("T", self._value)
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        if not self.done:
+            yield self
+        return self.result()
 
 
 class _Run(Generic[T]):
@@ -126,6 +130,32 @@ def spawn(work: Coroutine[Any, Any, Any], what: str) -> None:
         log.failure("{what} failed", failure=as_failure(error), what=what)
 
     run(work, lambda _: None, failed)
+
+
+class Turn:
+    """What is to be done once at the end of the reactor's turn, when all that had arrived was looked at.
+
+    Messages gather meanwhile, and go on together: to the store in one call, to a peer in one write. What a
+    turn costs by itself (system calls, mostly) is then paid once, however many messages it had.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._due: list[Callable[[], None]] = []
+
+    def at_end(self, function: Callable[[], None]) -> None:
+        """Call `function` at the end of this turn; what it asks for itself is done in the same turn."""
+        if not self._due:
+            self._clock.callLater(0, self._end)
+        self._due.append(function)
+
+    def _end(self) -> None:
+        for function in self._due:  # which may grow meanwhile
+            try:
+                function()
+            except Exception:
+                log.failure("The end of a turn failed")
+        self._due.clear()
 
 
 async def pause(clock: Clock, seconds: float) -> None:

@@ -17,7 +17,7 @@ from chatsvc.store.append import Outgoing
 from chatsvc.store.contacts import Relations
 from chatsvc.store.devices import DeviceRecord
 from chatsvc.store.files import FileEntry
-from chatsvc.store.mail import Entry, entry_id
+from chatsvc.store.mail import Entry, Incoming, Page, entry_id
 from chatsvc.tasks import Pending
 from chatsvc.wire import errors
 from chatsvc.wire.errors import Refusal
@@ -78,8 +78,8 @@ class _Data:
         user, before = self.users[user_id], self.end(user_id)
         place = max(before + 1, int(self._clock.seconds() * 1000) << 32)
         user.mail.append(Entry(place, before, origin, out.flags, out.message))
-        head = (b"m", entry_id(place), entry_id(before), origin.encode(), out.flags, out.message)
-        self.publish(user_id, b" ".join(head))
+        entry = b" ".join((entry_id(place), origin.encode(), out.flags, out.message))
+        self.publish(user_id, b"m %b\n%b" % (entry_id(before), entry))
         if out.file is not None:
             message_key, md5, packed = out.file
             sha256, size = packed.decode().split(":")
@@ -143,6 +143,11 @@ class FakeDevices(_Part):
         user_id = self._data.pointers[device]
         bound = user_id is not None and self._data.is_bound(device, user_id)
         return DeviceRecord(user_id if bound else None, device in self._data.explicit)
+
+    async def use(self, device: str) -> DeviceRecord | None:
+        if device not in self._data.pointers:
+            return None
+        return DeviceRecord(self._data.pointers[device], device in self._data.explicit)
 
     async def is_bound(self, device: str, user_id: int) -> bool:
         return self._data.is_bound(device, user_id)
@@ -239,6 +244,13 @@ class FakeMail(_Part):
         found = [entry for entry in self._data.users[user_id].mail if entry.position > after][:most]
         befores = [after, *(entry.position for entry in found)]
         return [msgspec.structs.replace(e, before=b) for e, b in zip(found, befores, strict=False)]
+
+    async def read_for(self, user_id: int, device: str, after: int, until: int, most: int) -> Page:
+        found = [one for one in self._data.users[user_id].mail if after < one.position <= until][:most]
+        messages = [
+            Incoming(entry_id(one.position), one.flags, one.message) for one in found if one.origin != device
+        ]
+        return Page(messages, found[-1].position if len(found) == most else until)
 
     def acknowledge(self, user_id: int, device: str, cursor: int) -> None:
         cursors = self._data.users[user_id].cursors

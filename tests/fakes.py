@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections import Counter, defaultdict
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import wraps
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -30,11 +30,15 @@ T = TypeVar("T")
 
 
 class Running(Generic[T]):
-    """A coroutine under way, and its outcome."""
+    """What is awaited, and its outcome."""
 
-    def __init__(self, work: Coroutine[Any, Any, T]) -> None:
+    def __init__(self, work: Awaitable[T]) -> None:
         self.outcome: list[T | Exception] = []
-        run(work, self.outcome.append, self.outcome.append)
+        run(self._await(work), self.outcome.append, self.outcome.append)
+
+    @staticmethod
+    async def _await(work: Awaitable[T]) -> T:
+        return await work
 
     @property
     def done(self) -> bool:

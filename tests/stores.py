@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from functools import wraps
 from typing import Any
 
@@ -21,6 +21,7 @@ from twisted.python.failure import Failure
 
 from chatsvc.store import keys
 from chatsvc.store.append import Outgoing
+from chatsvc.store.mail import Entry, parse_published
 from chatsvc.store.store import Store
 from chatsvc.store.url import StoreUrl, parse
 from chatsvc.tasks import deferred
@@ -142,11 +143,16 @@ async def listen(store: Any, whose: int | str) -> list[bytes]:
     return heard
 
 
-async def refused(work: Coroutine[Any, Any, Any]) -> str:
+async def refused(work: Awaitable[Any]) -> str:
     """What a client is told of why this is not done."""
     with pytest.raises(Refusal) as raised:
         await work
     return raised.value.info
+
+
+def heard_entries(heard: list[bytes]) -> list[Entry]:
+    """The entries in what was published."""
+    return [entry for text in heard for entry in parse_published(text)]
 
 
 def outgoing(sender: int, target: int, device: str, text: bytes = b"{}", **more: Any) -> Outgoing:

@@ -20,14 +20,24 @@ from chatsvc.store import keys, two_step
 from chatsvc.store.append import Waiting
 from chatsvc.store.cluster import Router, slot_of
 from chatsvc.store.errors import Unavailable
-from chatsvc.store.mail import parse_published
 from chatsvc.store.store import Store
 from chatsvc.store.two_step import TwoStep
 from chatsvc.store.url import parse
 from chatsvc.tasks import Pending, pause, run
 from chatsvc.wire.errors import STORAGE_UNAVAILABLE, Refusal
 from tests.cluster import Cluster, ClusterNode
-from tests.stores import DEADLINE, driven, listen, new_device, new_user, outgoing, reactor, refused, until
+from tests.stores import (
+    DEADLINE,
+    driven,
+    heard_entries,
+    listen,
+    new_device,
+    new_user,
+    outgoing,
+    reactor,
+    refused,
+    until,
+)
 
 #: Keys with and without a hash tag, and with what only looks like one.
 KEYS = ["123456789", "{u:1}", "{u:1}:mail", "a{u:1}{x}", "{}x", "{u:1", "}{u:1}", "{{u:1}}", "{n:\u00e9}"]
@@ -137,7 +147,7 @@ async def test_slots_move_under_load(cluster: Cluster, move: Callable[..., None]
                 await under_way.goes_on()
         await until(lambda: len(stands) > 1)  # what was published before may not have been heard
         await store.mail.append(outgoing(sender, target, await new_device(store, sender), b"at last"))
-        await until(lambda: heard and parse_published(heard[-1]).message == b"at last")
+        await until(lambda: heard and heard_entries(heard)[-1].message == b"at last")
 
 
 @driven

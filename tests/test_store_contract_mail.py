@@ -10,10 +10,20 @@ import pytest
 from chatsvc.store import keys
 from chatsvc.store.append import GROUP_MESSAGES
 from chatsvc.store.files import FileEntry
-from chatsvc.store.mail import Entry, entry_id, parse_published, position
+from chatsvc.store.mail import Entry, Incoming, entry_id, position
 from chatsvc.tasks import deferred, gather
 from chatsvc.wire.errors import NOT_LOGGED_IN, USER_NOT_FOUND
-from tests.stores import FIXTURES, driven, listen, new_device, new_user, outgoing, refused, until
+from tests.stores import (
+    FIXTURES,
+    driven,
+    heard_entries,
+    listen,
+    new_device,
+    new_user,
+    outgoing,
+    refused,
+    until,
+)
 
 valkey, cluster, two_stores, nodes, store, other = FIXTURES
 
@@ -107,7 +117,7 @@ async def test_a_repeat_is_stored_once_and_the_first_one_stands(nodes: tuple[Any
     await pair.send(b"last")
     await until(lambda: len(heard) >= 2)
     assert list(map(texts, await pair.boxes())) == [[b"first", b"last"]] * 2
-    assert [parse_published(text).message for text in heard] == [b"first", b"last"]
+    assert [entry.message for entry in heard_entries(heard)] == [b"first", b"last"]
 
 
 @driven
@@ -176,6 +186,32 @@ async def test_reading_goes_on_where_it_stopped(store: Any) -> None:
     assert [entry.before for entry in whole] == [0, *(entry.position for entry in whole[:-1])]
     assert await store.mail.end(pair.bob) == whole[-1].position
     assert await store.mail.read(pair.bob, whole[-1].position, 2) == []
+
+
+@driven
+async def test_a_page_for_a_device_has_what_it_did_not_send(store: Any) -> None:
+    pair = await Pair.meet(store)
+    for n in range(7):
+        if n % 3 == 1:
+            await store.mail.append(outgoing(pair.bob, pair.alice, pair.bobs, b"%d" % n))
+        else:
+            await pair.send(b"%d" % n, flags=b"w" * (n % 2))
+    box = await store.mail.read(pair.bob, 0, 10)
+    places = [0, *(entry.position for entry in box), box[-1].position + 5]  # the last as if it was trimmed
+    for most, (after, until) in itertools.product((1, 2, 3, 50), itertools.combinations(places, 2)):
+        found = [entry for entry in box if after < entry.position <= until][:most]
+        page = await store.mail.read_for(pair.bob, pair.bobs, after, until, most)
+        assert page.end == (found[-1].position if len(found) == most else until)
+        assert page.messages == [
+            Incoming(entry_id(entry.position), entry.flags, entry.message)
+            for entry in found
+            if entry.origin != pair.bobs
+        ]
+        assert [one.position for one in page.messages] == [
+            entry.position for entry in found if entry.origin != pair.bobs
+        ]
+        everything = await store.mail.read_for(pair.bob, pair.alices, after, until, most)
+        assert [one.message for one in everything.messages] == texts(found)
 
 
 @driven
@@ -311,10 +347,10 @@ async def test_what_is_stored_is_published_to_each_node_in_mailbox_order(nodes: 
     pair = await Pair.meet(nodes[0])
     heard = [await listen(node, user_id) for node in nodes for user_id in (pair.alice, pair.bob)]
     await gather(pair.send(b"text %d" % n, flags=b"w") for n in range(100))
-    await until(lambda: all(len(texts) == 100 for texts in heard))
+    await until(lambda: all(len(heard_entries(texts)) == 100 for texts in heard))
     boxes = await pair.boxes()
     for published, box in zip(heard, boxes * 2, strict=True):
-        assert [parse_published(text) for text in published] == box
+        assert heard_entries(published) == box
 
 
 @driven
@@ -327,7 +363,7 @@ async def test_only_subscribed_channels_are_heard(store: Any, other: Any) -> Non
     await store.channels.subscribe(pair.bob, 20.0)
     await pair.send(b"heard")
     await until(lambda: heard)
-    assert [parse_published(text).message for text in heard] == [b"heard"]
+    assert [entry.message for entry in heard_entries(heard)] == [b"heard"]
 
 
 @driven

@@ -11,6 +11,7 @@ from chatsvc.store import append as append_module
 from chatsvc.store.append import GROUP_BYTES, GROUP_MESSAGES, GroupCommit
 from chatsvc.store.errors import Unavailable
 from chatsvc.store.mail import SAVE_PAUSE, Mailboxes, entry_id
+from chatsvc.store.protocol import packed
 from chatsvc.tasks import Pending
 from chatsvc.wire.errors import STORAGE_FULL, Refusal
 from tests.fakes import Running
@@ -31,7 +32,7 @@ class HeldLink:
 
     def sizes(self) -> list[int]:
         """How many messages each group has."""
-        return [len(args) // 10 for args in self.asked]
+        return [packed(args).number // 10 for args in self.asked]
 
 
 @pytest.fixture
@@ -41,15 +42,19 @@ def held() -> tuple[HeldLink, Mailboxes, Clock]:
     return link, Mailboxes(*on, GroupCommit(*on)), clock
 
 
-def test_what_comes_while_a_group_is_on_its_way_travels_in_the_next(held: Any) -> None:
-    link, mail, _ = held
-    appends = [Running(mail.append(outgoing(1, 2, "device"))) for _ in range(GROUP_MESSAGES + 3)]
-    assert link.sizes() == [1]
-    link.answers[0].succeed([b"stored"])
-    assert [one.done for one in appends[:2]] == [True, False]
+def test_what_comes_in_a_turn_and_while_a_group_is_on_its_way_travels_together(held: Any) -> None:
+    link, mail, clock = held
+    appends = [Running(mail.append(outgoing(1, 2, "device"))) for _ in range(2)]
+    assert link.sizes() == []
+    clock.advance(0)
+    appends += [Running(mail.append(outgoing(1, 2, "device"))) for _ in range(GROUP_MESSAGES + 2)]
+    clock.advance(0)
+    assert link.sizes() == [2]
+    link.answers[0].succeed([b"stored"] * 2)
+    assert [one.done for one in appends[:3]] == [True, True, False]
     link.answers[1].succeed([b"stored"] * GROUP_MESSAGES)
     link.answers[2].fail(Unavailable())
-    assert link.sizes() == [1, GROUP_MESSAGES, 2]
+    assert link.sizes() == [2, GROUP_MESSAGES, 2]
     assert [one.done for one in appends] == [True] * len(appends)
     for one in appends[-2:]:
         with pytest.raises(Unavailable):
@@ -57,12 +62,13 @@ def test_what_comes_while_a_group_is_on_its_way_travels_in_the_next(held: Any) -
 
 
 def test_a_group_of_large_messages_is_small(held: Any) -> None:
-    link, mail, _ = held
-    for _ in range(6):
+    link, mail, clock = held
+    for _ in range(5):
         Running(mail.append(outgoing(1, 2, "device", bytes(GROUP_BYTES // 2))))
-    for size in (1, 2, 2):
+    clock.advance(0)
+    for size in (2, 2):
         link.answers[-1].succeed([b"stored"] * size)
-    assert link.sizes() == [1, 2, 2, 1]
+    assert link.sizes() == [2, 2, 1]
 
 
 @pytest.mark.parametrize(("limit", "value"), [("QUEUE_MESSAGES", 3), ("QUEUE_BYTES", 300)])
@@ -70,8 +76,10 @@ def test_beyond_what_may_wait_senders_are_refused(
     held: Any, monkeypatch: pytest.MonkeyPatch, limit: str, value: int
 ) -> None:
     monkeypatch.setattr(append_module, limit, value)
-    link, mail, _ = held
-    appends = [Running(mail.append(outgoing(1, 2, "device", bytes(100)))) for _ in range(5)]
+    link, mail, clock = held
+    appends = [Running(mail.append(outgoing(1, 2, "device", bytes(100))))]
+    clock.advance(0)
+    appends += [Running(mail.append(outgoing(1, 2, "device", bytes(100)))) for _ in range(4)]
     assert [one.done for one in appends] == [False] * 4 + [True]
     with pytest.raises(Unavailable):
         appends[-1].result()

@@ -10,7 +10,7 @@ from twisted.logger import Logger
 
 from chatsvc.blobs import Blobs
 from chatsvc.chat.delivery import Deliveries, Delivery
-from chatsvc.chat.rendering import Push
+from chatsvc.chat.rendering import News
 from chatsvc.chat.session import Device, Gone, Session
 from chatsvc.passwords import Passwords
 from chatsvc.stats import Stats
@@ -27,6 +27,8 @@ log = Logger()
 SUBSCRIBE_WAIT = 1.0
 #: Seconds between two looks at a user's mailbox and bindings, however quiet the channel is.
 HEARTBEAT = 50
+#: Users that are looked at side by side.
+LOOKS = 50
 #: Seconds after which a device that is in use has its time to live renewed.
 TOUCH_INTERVAL = 3600
 
@@ -65,6 +67,7 @@ class Hub:
         self._devices: dict[str, Device] = {}
         self._users: dict[int, OnlineUser] = {}
         self._unsettled: set[Device] = set()  # the store could not say whose mailbox they follow
+        self._looking = False  # at those who were due
         self._beat = LoopingCall(self._heartbeat)
         self._beat.clock = clock  # type: ignore[assignment]  # a Clock will do
         store.channels.on_message = self._published
@@ -93,15 +96,19 @@ class Hub:
     # Devices.
 
     async def device(self, token: int) -> Device | None:
-        """The device with this token; None if it was never issued or has expired."""
+        """The device with this token; None if it was never issued or has expired.
+
+        Whether it still is bound to whom its record names shows when it is to `join`.
+        """
         device_id = keys.device_id(token)
         known = self._devices.get(device_id)
         if known is not None:
             return known
-        record = await self.store.devices.load(device_id)
+        record = await self.store.devices.use(device_id)
         if record is None:
             return None
         device = Device(device_id, token, None, record.explicit)
+        device.touched = self.clock.seconds()
         self._belongs(device, record.user_id)
         return device
 
@@ -278,12 +285,10 @@ class Hub:
         if user is None:
             return
         if data.startswith(b"m "):
-            entry = parse_published(data)
-            if entry.position > user.last:
-                user.last = entry.position
-            push = Push(entry)
+            news = News(parse_published(data))
+            user.last = max(user.last, news.entries[-1].position)
             for session in tuple(user.sessions):
-                session.offer(push)
+                session.offer(news)
         elif data.startswith(b"r "):
             device = self._devices.get(data[2:].decode())
             if device is not None and device.user_id == user.id:
@@ -325,11 +330,20 @@ class Hub:
     def _heartbeat(self) -> None:
         now = self.clock.seconds()
         due = [user for user in self._users.values() if user.due <= now]
-        if due:
-            spawn(gather(self._look(user) for user in due), "the heartbeat")
+        if due and not self._looking:
+            spawn(self._look_at(due), "the heartbeat")
         unsettled, self._unsettled = self._unsettled, set()
         for device in unsettled:
             spawn(self._settle(device), "following a mailbox")
+
+    async def _look_at(self, users: list[OnlineUser]) -> None:
+        """Look at some at a time: those who came together, after a restart, are due together."""
+        self._looking = True
+        try:
+            for start in range(0, len(users), LOOKS):
+                await gather(self._look(user) for user in users[start : start + LOOKS])
+        finally:
+            self._looking = False
 
     async def _look(self, user: OnlineUser) -> None:
         """Say that the user's devices are online, and see whether anything was missed."""

@@ -12,7 +12,7 @@ import msgspec
 from twisted.logger import Logger
 
 from chatsvc.blobs import BlobMissing, Blobs
-from chatsvc.store.mail import Entry
+from chatsvc.store.mail import Entry, Incoming
 from chatsvc.wire.frames import Dialect, frame
 from chatsvc.wire.schema import Message, encode
 from chatsvc.wire.text import decoded, encoded
@@ -65,19 +65,19 @@ def content_blob(flags: bytes) -> str | None:
     return sha256.decode() if blob else None
 
 
-def inline(entry: Entry, dialect: Dialect) -> bytes | None:
+def inline(stored: Entry | Incoming, dialect: Dialect) -> bytes | None:
     """The message for a reader of this dialect; None if its content lies in a blob."""
-    if not entry.flags:
-        return entry.message
-    if _BLOB in entry.flags:
+    if not stored.flags:
+        return stored.message
+    if _BLOB in stored.flags:
         return None
-    return _wrapped(entry.message) if dialect.wraps else entry.message
+    return _wrapped(stored.message) if dialect.wraps else stored.message
 
 
-async def whole(entry: Entry, dialect: Dialect, blobs: Blobs) -> bytes:
+async def whole(stored: Entry | Incoming, dialect: Dialect, blobs: Blobs) -> bytes:
     """The message for a reader of this dialect, wherever its content lies."""
-    message = entry.message
-    wrap, blob, sha256 = entry.flags.partition(_BLOB)
+    message = stored.message
+    wrap, blob, sha256 = stored.flags.partition(_BLOB)
     if blob:
         try:
             content = await blobs.get(sha256.decode())
@@ -95,28 +95,28 @@ def _wrapped(data: bytes) -> bytes:
     return encode(message)
 
 
-def timestamp_of(entry: Entry) -> int:
+def timestamp_of(stored: Incoming) -> int:
     """The timestamp of a stored message, in ms."""
-    return _timestamp(entry.message).timestamp
+    return _timestamp(stored.message).timestamp
 
 
-class Push:
-    """One FORWARDMSG on its way to any number of connections; built once a dialect."""
+class News:
+    """Entries on their way to any number of connections; their frames are built once a dialect."""
 
-    __slots__ = ("_frames", "entry")
+    __slots__ = ("_frames", "entries")
 
-    def __init__(self, entry: Entry) -> None:
-        self.entry = entry
-        self._frames: dict[str, bytes] = {}
+    def __init__(self, entries: list[Entry]) -> None:
+        self.entries = entries
+        self._frames: dict[str, list[bytes | None]] = {}
 
-    def frame(self, dialect: Dialect) -> bytes | None:
-        """The frame for a dialect; None if the message must be read from a blob first."""
+    def frames(self, dialect: Dialect) -> list[bytes | None]:
+        """Each entry's FORWARDMSG frame; None where the message must be read from a blob first."""
         found = self._frames.get(dialect.name)
         if found is None:
-            message = inline(self.entry, dialect)
-            if message is None:
-                return None
-            found = self._frames[dialect.name] = push_frame(message, dialect)
+            found = self._frames[dialect.name] = [
+                None if message is None else push_frame(message, dialect)
+                for message in (inline(entry, dialect) for entry in self.entries)
+            ]
         return found
 
 

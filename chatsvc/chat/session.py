@@ -5,7 +5,6 @@ What a request means is not here, nor are sockets: the connection is an `Outlet`
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Protocol
 
@@ -13,7 +12,7 @@ from twisted.logger import Logger
 
 from chatsvc.chat import rendering
 from chatsvc.chat.delivery import Delivery, Ledger
-from chatsvc.chat.rendering import Push
+from chatsvc.chat.rendering import News
 from chatsvc.store.errors import Unavailable
 from chatsvc.store.mail import Entry
 from chatsvc.tasks import pause, spawn
@@ -68,7 +67,7 @@ class Device:
         self.delivery: Delivery | None = None
         #: What is still to be done for its ACKFETCHs, in their order: what one acknowledges depends on those
         #: before it.
-        self.acks: deque[Callable[[], Awaitable[None]]] = deque()
+        self.acks: list[Callable[[], Awaitable[None]]] = []
         self.sessions: set[Session] = set()
         #: When its time to live was last renewed, in seconds.
         self.touched = 0.0
@@ -160,19 +159,29 @@ class Session:
             if not self._holds and (self._behind or self.position < self.hub.last(self.user_id)):
                 self.fall_behind()
 
-    def offer(self, push: Push) -> None:
-        """An entry was published: push it, if it is the next one and the client keeps up."""
-        entry = push.entry
-        if self.position is None or entry.position <= self.position:
+    def offer(self, news: News) -> None:
+        """Entries were published: push those that are next, as long as the client keeps up."""
+        position, outlet = self.position, self.outlet
+        if position is None:
             return
-        if self._holds or self._behind or entry.before > self.position:
+        waits = self._holds or self._behind
+        room = self.hub.limits.send_buffer - (outlet.offset - outlet.written)
+        passed: list[bytes] = []
+        for index, entry in enumerate(news.entries):
+            if entry.position <= position:
+                continue
+            if waits or entry.before > position or room < 0:
+                break
+            frame = b"" if self._is_own(entry) else news.frames(outlet.dialect)[index]
+            if frame is None:
+                break
+            passed.append(frame)
+            room -= len(frame)
+            position = entry.position
+        if passed:
+            self._pass(position, passed)
+        if position < news.entries[-1].position:
             self.fall_behind()
-            return
-        frame = b"" if self._is_own(entry) else push.frame(self.outlet.dialect)
-        if frame is None or self.outlet.offset - self.outlet.written > self.hub.limits.send_buffer:
-            self.fall_behind()
-            return
-        self._pass(entry, frame)
 
     def fall_behind(self) -> None:
         """Something is in the mailbox that was not pushed: read it from there."""
@@ -186,16 +195,17 @@ class Session:
         """Whether the device sent it itself: then it is passed over, and not pushed."""
         return self.device is not None and entry.origin == self.device.id
 
-    def _pass(self, entry: Entry, frame: bytes) -> None:
+    def _pass(self, position: int, frames: list[bytes]) -> None:
+        """Send what the mailbox has up to a position: frames, empty for what is the device's own."""
         assert self.position is not None
         assert self.device is not None
-        before, self.position = self.position, entry.position
-        self.outlet.send(frame)
-        if frame:
-            stored_at = (entry.position >> 32) / 1000
-            self.hub.stats.delivery_lag.observe(self.hub.clock.seconds() - stored_at)
+        before, self.position = self.position, position
+        if pushed := sum(map(bool, frames)):
+            self.outlet.send(b"".join(frames))
+            lag = self.hub.clock.seconds() - (position >> 32) / 1000
+            self.hub.stats.delivery_lag.observe(lag, pushed)
         if self.fetched and self.device.delivery is not None:
-            self.ledger.give(self.outlet.offset, self.device.delivery, before, entry.position)
+            self.ledger.give(self.outlet.offset, self.device.delivery, before, position)
 
     async def _catch_up(self) -> None:
         try:
@@ -230,7 +240,7 @@ class Session:
             if self.user_id != user_id or self._holds or self.position is None:
                 return
             if entry.position > self.position:
-                self._pass(entry, frame)
+                self._pass(entry.position, [frame])
             if outlet.offset - outlet.written > hub.limits.send_buffer:
                 return
         if self.position is not None and self.position >= hub.last(self.user_id):

@@ -15,6 +15,7 @@ from twisted.logger import Logger
 
 from chatsvc.store.errors import Redirected, TryAgain, Unavailable
 from chatsvc.store.link import LINK_WAIT, REPLY_TIMEOUT, Link
+from chatsvc.store.protocol import Arg
 from chatsvc.store.script import COMMAND, Script
 from chatsvc.tasks import Clock, gather, pause, spawn
 from chatsvc.wire.errors import Refusal
@@ -220,14 +221,14 @@ class Router:
                 raise Unavailable
             await pause(self._clock, LOOK_AGAIN)
 
-    async def call(self, *args: bytes | str | int) -> Any:
+    async def call(self, *args: Arg) -> Any:
         """As `Link.call`, for a command whose first argument is its key."""
         assert isinstance(args[1], bytes)
         return await self._routed(
             args[1], lambda link, asking, expires: link.call(*args, asking=asking, expires=expires), None
         )
 
-    async def write(self, command: bytes, key: bytes, *args: bytes | str | int) -> Any:
+    async def write(self, command: bytes, key: bytes, *args: Arg) -> Any:
         """As `Link.write`."""
         return await self.script(COMMAND, key, command, *args)
 
@@ -235,7 +236,7 @@ class Router:
         self,
         script: Script,
         key: bytes,
-        *args: bytes | str | int,
+        *args: Arg,
         also: tuple[bytes, ...] = (),
         expires: float | None = None,
     ) -> Any:

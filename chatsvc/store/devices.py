@@ -96,6 +96,15 @@ return gone
     "devices",
     "online",
 )
+#: A device comes back: what its record says, and its time to live starts anew, if the store takes writes.
+_USE = Script(
+    """
+local record = redis.call('HMGET', KEYS[1], 'created', 'user', 'explicit')
+if record[1] then redis.pcall('EXPIRE', KEYS[1], record[2] and ARGV[3] or ARGV[2]) end
+return record
+""",
+    lasting=False,
+)
 #: A device was used. Nobody is to wait for replicas for that, once an hour and a device.
 _TOUCH = Script("redis.call('EXPIRE', KEYS[1], ARGV[2])", lasting=False)
 #: Says that devices are online; gives the mailbox's end and which of them are bound no more. A store that is
@@ -119,7 +128,7 @@ return {redis.call('GET', last) or '0-0', gone}
     "last",
     lasting=False,
 )
-SCRIPTS = (_CREATE, _JOIN, _POINT, _LEAVE, _UNPOINT, _NEW_PASSWORD, _SHUT_OUT, _TOUCH, _ONLINE)
+SCRIPTS = (_CREATE, _JOIN, _POINT, _LEAVE, _UNPOINT, _NEW_PASSWORD, _SHUT_OUT, _USE, _TOUCH, _ONLINE)
 
 
 class DeviceRecord(NamedTuple):
@@ -167,6 +176,17 @@ class Devices:
         if user_id is not None and not await self.is_bound(device, user_id):
             user_id = None
         return DeviceRecord(user_id, explicit is not None)
+
+    async def use(self, device: str) -> DeviceRecord | None:
+        """As `load` and `touch` in one, but whether the binding holds is not looked at.
+
+        For who goes on to `stay_online`, which tells.
+        """
+        life = (UNBOUND_LIFE, BOUND_LIFE)
+        created, user, explicit = await self._link.script(_USE, keys.device(device), *life)
+        if created is None:
+            return None
+        return DeviceRecord(None if user is None else int(user), explicit is not None)
 
     async def is_bound(self, device: str, user_id: int) -> bool:
         """Whether the binding of this device to this user holds at this moment."""

@@ -17,7 +17,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from chatsvc.store.errors import Redirected, TryAgain, Unavailable, Unwritable
-from chatsvc.store.protocol import Reporting, StoreFactory, StoreProtocol, pack
+from chatsvc.store.protocol import Arg, Reporting, StoreFactory, StoreProtocol, pack
 from chatsvc.store.script import COMMAND, Script
 from chatsvc.tasks import Clock, Pending, run, spawn
 from chatsvc.wire.errors import STORAGE_FULL, Refusal
@@ -58,7 +58,7 @@ class Link:
         reactor: Clock,
         endpoint: IStreamClientEndpoint,
         *,
-        login: tuple[tuple[bytes | str | int, ...], ...] = (),
+        login: tuple[tuple[Arg, ...], ...] = (),
         scripts: tuple[Script, ...] = (),
         on_push: Callable[[Link, Any], None] | None = None,
         on_ready: Callable[[Link], None] | None = None,
@@ -144,19 +144,19 @@ class Link:
         if self._connection is not None:
             self._connection.cut(why)
 
-    async def call(self, *args: bytes | str | int, asking: bool = False, expires: float | None = None) -> Any:
+    async def call(self, *args: Arg, asking: bool = False, expires: float | None = None) -> Any:
         """The reply to one command that does not write."""
         command = pack(args)
         return await self._persist(lambda connection: self._reply(connection, command, asking), expires)
 
-    def tell(self, *args: bytes | str | int) -> bool:
+    def tell(self, *args: Arg) -> bool:
         """Send a command whose replies come as pushes; False when the store is away."""
         if self._connection is None:
             return False
         self._connection.transport.write(pack(args))
         return True
 
-    async def write(self, command: bytes, key: bytes, *args: bytes | str | int) -> Any:
+    async def write(self, command: bytes, key: bytes, *args: Arg) -> Any:
         """The reply to one command that writes: executed within its deadline or not at all."""
         return await self.script(COMMAND, key, command, *args)
 
@@ -164,7 +164,7 @@ class Link:
         self,
         script: Script,
         key: bytes,
-        *args: bytes | str | int,
+        *args: Arg,
         also: tuple[bytes, ...] = (),
         asking: bool = False,
         expires: float | None = None,
@@ -205,7 +205,7 @@ class Link:
         connection: StoreProtocol,
         script: Script,
         keys: tuple[bytes | int, ...],
-        args: tuple[bytes | str | int, ...],
+        args: tuple[Arg, ...],
         asking: bool,
         expires: float,
     ) -> Any:

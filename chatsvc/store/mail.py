@@ -6,7 +6,8 @@ An entry's place is an integer, its `position`, made from the stream entry's id;
 from __future__ import annotations
 
 import itertools
-from typing import Protocol
+from collections.abc import Awaitable
+from typing import NamedTuple, Protocol
 
 from msgspec import Struct
 
@@ -70,13 +71,38 @@ class Entry(Struct, frozen=True, gc=False):
     message: bytes
 
 
+class Incoming(Struct, frozen=True, gc=False):
+    """A stored message on its way to a device that did not send it.
+
+    For who reads many and passes them on: what an `Entry` has besides would cost more than the reading.
+    """
+
+    #: The id of its entry in the mailbox.
+    entry: bytes
+    flags: bytes
+    message: bytes
+
+    @property
+    def position(self) -> int:
+        """Where it stands in the mailbox."""
+        return position(self.entry)
+
+
+class Page(NamedTuple):
+    """What there is for a device in a stretch of its user's mailbox, in mailbox order."""
+
+    messages: list[Incoming]
+    #: The position up to which the mailbox was read.
+    end: int
+
+
 class Appends(Protocol):
     """A way to store messages, of which there are two: for one server, and for several."""
 
-    async def append(self, outgoing: Outgoing) -> None:
-        """Store a message in both mailboxes; when this returns it is as durable as the store is set to.
+    def append(self, outgoing: Outgoing) -> Awaitable[None]:
+        """Store a message in both mailboxes; when that is done it is as durable as the store is set to.
 
-        Raises `Refusal`; then nothing was stored, unless it says that storage was unavailable.
+        Awaiting it raises `Refusal`; then nothing was stored, unless it says that storage was unavailable.
         """
 
 
@@ -120,6 +146,21 @@ class Mailboxes:
             after = entry.position
         return entries
 
+    async def read_for(self, user_id: int, device: str, after: int, until: int, most: int) -> Page:
+        """What the device did not send itself of the next entries after a position and up to another.
+
+        `most` is how many entries are read, its own included.
+        """
+        bounds = b"(" + entry_id(after), entry_id(until)
+        found = await self._link.call(b"XRANGE", keys.part(user_id, b"mail"), *bounds, b"COUNT", most)
+        own = device.encode()
+        messages = [
+            Incoming(entry, flags, message)
+            for entry, (_, origin, _, message, _, flags) in found
+            if origin != own
+        ]
+        return Page(messages, position(found[-1][0]) if len(found) == most else until)
+
     def acknowledge(self, user_id: int, device: str, cursor: int) -> None:
         """Move a device's cursor forward; the store has it within a moment."""
         key = (user_id, device)
@@ -154,7 +195,13 @@ class Mailboxes:
         await self._link.write(b"HSET", keys.part(user_id, b"cursors"), device, entry_id(cursor))
 
 
-def parse_published(data: bytes) -> Entry:
-    """The entry in a published `m` text."""
-    _, entry, before, origin, flags, message = data.split(b" ", 5)
-    return Entry(position(entry), position(before), origin.decode(), flags, message)
+def parse_published(data: bytes) -> list[Entry]:
+    """The entries in a published `m` text, in mailbox order; see `chatsvc.store.append`."""
+    first, *lines = data.split(b"\n")
+    before, entries = position(first[2:]), []
+    for line in lines:
+        found_id, origin, flags, message = line.split(b" ", 3)
+        entry = Entry(position(found_id), before, origin.decode(), flags, message)
+        entries.append(entry)
+        before = entry.position
+    return entries

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import txredisapi
 from twisted.application.internet import ClientService
@@ -21,13 +21,34 @@ from zope.interface import implementer
 from chatsvc.tasks import Pending
 
 
-def pack(args: tuple[bytes | str | int, ...]) -> bytes:
+class Packed(NamedTuple):
+    """Arguments of a command that are already as they go to the store, and how many they are."""
+
+    data: bytes
+    number: int
+
+
+#: What a command is made of.
+Arg = bytes | str | int | Packed
+
+
+def pack(args: tuple[Arg, ...]) -> bytes:
     """A command as it goes to the store."""
-    out = [b"*%d\r\n" % len(args)]
+    data, number = packed(args)
+    return b"*%d\r\n%b" % (number, data)
+
+
+def packed(args: tuple[Arg, ...]) -> Packed:
+    """Arguments of a command as they go to the store."""
+    out, number = [], len(args)
     for arg in args:
-        data = arg if isinstance(arg, bytes) else str(arg).encode()
-        out.append(b"$%d\r\n%b\r\n" % (len(data), data))
-    return b"".join(out)
+        if isinstance(arg, Packed):
+            out.append(arg.data)
+            number += arg.number - 1
+        else:
+            data = arg if isinstance(arg, bytes) else str(arg).encode()
+            out.append(b"$%d\r\n%b\r\n" % (len(data), data))
+    return Packed(b"".join(out), number)
 
 
 class StoreProtocol(txredisapi.RedisProtocol):  # type: ignore[misc]

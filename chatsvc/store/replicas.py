@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from chatsvc.store import keys
 from chatsvc.store.errors import Redirected, TryAgain, Unwritable
 from chatsvc.store.link import Link
-from chatsvc.store.protocol import StoreProtocol, pack
+from chatsvc.store.protocol import Arg, StoreProtocol, pack
 from chatsvc.store.script import Script
 from chatsvc.tasks import Pending, gather, spawn
 from chatsvc.wire.errors import Refusal
@@ -69,7 +69,7 @@ class ReplicatedLink(Link):
         """As `Link.ready`, both."""
         await gather((super().ready(wait), self._aside.ready(wait)))
 
-    async def call(self, *args: bytes | str | int, asking: bool = False, expires: float | None = None) -> Any:
+    async def call(self, *args: Arg, asking: bool = False, expires: float | None = None) -> Any:
         """As `Link.call`."""
         return await self._aside.call(*args, asking=asking, expires=expires)
 
@@ -77,7 +77,7 @@ class ReplicatedLink(Link):
         self,
         script: Script,
         key: bytes,
-        *args: bytes | str | int,
+        *args: Arg,
         also: tuple[bytes, ...] = (),
         asking: bool = False,
         expires: float | None = None,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from typing import Any, Protocol
 
+from chatsvc.store.protocol import Arg
+
 
 class Script:
     """A Lua script on a record and on parts of it, which are locals of their names there.
@@ -44,17 +46,17 @@ class Route(Protocol):
     Its methods give the reply, or raise `Refusal` with what the client is to be told.
     """
 
-    async def call(self, *args: bytes | str | int) -> Any:
+    async def call(self, *args: Arg) -> Any:
         """The reply to one command that does not write; its first argument is its key."""
 
-    async def write(self, command: bytes, key: bytes, *args: bytes | str | int) -> Any:
+    async def write(self, command: bytes, key: bytes, *args: Arg) -> Any:
         """The reply to one command that writes: executed within its deadline or not at all."""
 
     async def script(
         self,
         script: Script,
         key: bytes,
-        *args: bytes | str | int,
+        *args: Arg,
         also: tuple[bytes, ...] = (),
         expires: float | None = None,
     ) -> Any:

@@ -28,7 +28,7 @@ from chatsvc.store.cluster import Router
 from chatsvc.store.errors import Redirected, TryAgain, Unavailable
 from chatsvc.store.link import Link
 from chatsvc.store.script import Script
-from chatsvc.tasks import Clock, gather, pause, spawn
+from chatsvc.tasks import Clock, Turn, gather, pause, spawn
 from chatsvc.wire.errors import Refusal
 
 log = Logger()
@@ -72,6 +72,7 @@ for i = 2, #ARGV, 9 do
   end
   results[#results + 1] = result
 end
+tell()
 return results
 """,
     "devices",
@@ -95,6 +96,7 @@ for i = 3, #ARGV, 5 do
     index(KEYS[1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4])
   end
 end
+tell()
 """,
     "mail",
     "last",
@@ -113,6 +115,7 @@ class TwoStep:
     def __init__(self, router: Router, clock: Clock) -> None:
         self._router = router
         self._clock = clock
+        self._turn = Turn(clock)
         self._senders: dict[int, Queue] = {}
         self._targets: dict[int, Queue] = {}
         self._messages = 0
@@ -135,7 +138,7 @@ class TwoStep:
             self._finisher.stop()
 
     async def append(self, outgoing: Outgoing) -> None:
-        """As `GroupCommit.append`."""
+        """As `Appends.append`."""
         if self._messages >= QUEUE_MESSAGES or self._bytes >= QUEUE_BYTES:
             raise Unavailable
         size = len(outgoing.message)
@@ -143,8 +146,8 @@ class TwoStep:
         self._bytes += size
         try:
             waiting = Waiting(outgoing, self._clock.seconds())
-            _lane(self._senders, outgoing.sender, self._first).add(waiting)
-            await waiting.stored()
+            self._lane(self._senders, outgoing.sender, self._first).add(waiting)
+            await waiting
         finally:
             self._messages -= 1
             self._bytes -= size
@@ -164,9 +167,9 @@ class TwoStep:
             results = await self._router.script(_FIRST, keys.user(sender), *args, also=again, expires=expires)
         for waiting, result in zip(going, results, strict=True):
             if result == b"pending":
-                _lane(self._targets, waiting.outgoing.target, self._second).add(waiting)
+                self._lane(self._targets, waiting.outgoing.target, self._second).add(waiting)
             else:
-                waiting.done.succeed(result)
+                waiting.settle(result)
 
     async def _with_target(self, sender: int, group: list[Waiting]) -> list[Waiting]:
         """Those of the group whose target exists; the others are told."""
@@ -185,9 +188,9 @@ class TwoStep:
             if outcome is True:
                 going.append(waiting)
             elif outcome is False:
-                waiting.done.succeed(b"no target")
+                waiting.settle(b"no target")
             else:
-                waiting.done.fail(outcome)
+                waiting.fail(outcome)
         return going
 
     async def _second(self, target: int, group: list[Waiting]) -> None:
@@ -199,7 +202,7 @@ class TwoStep:
         with self._left_over({waiting.outgoing.sender for waiting in group}):
             await self._router.script(_SECOND, keys.user(target), *args, also=got, expires=expires)
         for waiting in group:
-            waiting.done.succeed(b"stored")
+            waiting.settle(b"stored")
         for sender in {waiting.outgoing.sender for waiting in group}:
             repeats = [waiting.repeat for waiting in group if waiting.outgoing.sender == sender]
             spawn(self._forget(sender, repeats), "forgetting what is not pending any more")
@@ -209,6 +212,18 @@ class TwoStep:
             await self._router.write(b"HDEL", keys.part(sender, b"pending"), *repeats)
         except Refusal:
             log.debug("A message stays pending; the next sweep finds that it is not")
+
+    def _lane(
+        self, lanes: dict[int, Queue], user_id: int, commit: Callable[[int, list[Waiting]], Awaitable[None]]
+    ) -> Queue:
+        """The user's queue; those that have nothing to do are let go."""
+        queue = lanes.get(user_id)
+        if queue is None:
+            if len(lanes) > QUEUE_MESSAGES:
+                for idle in [each for each, known in lanes.items() if not known.busy]:
+                    del lanes[idle]
+            queue = lanes[user_id] = Queue(partial(commit, user_id), self._turn)
+        return queue
 
     # What was left pending.
 
@@ -283,22 +298,9 @@ class TwoStep:
                     indexed = (name.decode(), md5.decode(), file) if file else None
                     outgoing = Outgoing(sender, int(target), "", repeat.decode(), message, flags, indexed)
                     waiting = Waiting(outgoing, self._clock.seconds())
-                    _lane(self._targets, outgoing.target, self._second).add(waiting)
-                    await waiting.stored()
+                    self._lane(self._targets, outgoing.target, self._second).add(waiting)
+                    await waiting
                     brought += 1
             if cursor == b"0":
                 return brought
             await pause(self._clock, _SWEEP_PAUSE)
-
-
-def _lane(
-    lanes: dict[int, Queue], user_id: int, commit: Callable[[int, list[Waiting]], Awaitable[None]]
-) -> Queue:
-    """The user's queue; those that have nothing to do are let go."""
-    queue = lanes.get(user_id)
-    if queue is None:
-        if len(lanes) > QUEUE_MESSAGES:
-            for idle in [each for each, known in lanes.items() if not known.busy]:
-                del lanes[idle]
-        queue = lanes[user_id] = Queue(partial(commit, user_id))
-    return queue
