@@ -14,7 +14,7 @@ SIDE_BY_SIDE = --numprocesses=$$(( 2 * $$(getconf _NPROCESSORS_ONLN) )) --dist=w
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test coverage chaos clean
+.PHONY: help run test coverage chaos bench clean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -34,6 +34,9 @@ coverage: .venv/installed-dev ## all tests, and which lines and branches they re
 
 chaos: .venv/installed-dev ## the tests that kill parts under load, in their long form: CHAOS_SECONDS=120 each
 	CHAOS_SECONDS=$(CHAOS_SECONDS) $(BIN)/pytest -m chaos $(ARGS)
+
+bench: .venv/installed-bench ## what a message costs, beside bounds measured with it; parts in ARGS='--only pairs,idle'
+	$(BIN)/python -m bench run $(ARGS)
 
 clean: ## remove what was built and installed, but no data
 	rm -rf .venv build dist *.egg-info .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache
@@ -58,4 +61,8 @@ clean: ## remove what was built and installed, but no data
 
 .venv/installed-dev: .venv/bin/python $(TO_INSTALL)
 	$(PIP) install --config-settings editable_mode=compat --editable '.[dev]'
+	@touch .venv/installed $@
+
+.venv/installed-bench: .venv/bin/python $(TO_INSTALL)
+	$(PIP) install --config-settings editable_mode=compat --editable '.[bench]'
 	@touch .venv/installed $@

@@ -17,7 +17,8 @@ from typing import NamedTuple, TypeVar
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.python.threadpool import ThreadPool
 
-from chatsvc.blobs import Layout, Worker, open_blob
+from chatsvc.bloblayout import Layout
+from chatsvc.blobs import Worker, open_blob
 
 T = TypeVar("T")
 

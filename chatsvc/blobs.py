@@ -8,11 +8,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import re
-import secrets
-import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 from typing import NamedTuple, ParamSpec, TypeVar
@@ -20,19 +17,16 @@ from typing import NamedTuple, ParamSpec, TypeVar
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.internet.threads import deferToThreadPool
-from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
+
+from chatsvc.bloblayout import Layout, open_new, renew, settle, write_out
 
 P = ParamSpec("P")
 T = TypeVar("T")
-log = Logger()
 
-#: Seconds after which an unfinished upload of any node counts as left over.
-LEFTOVER_AGE = 24 * 3600.0
+#: Bytes of an upload after which the disk is told to begin with them.
+WRITE_OUT = 8 * 1024 * 1024
 
-_DIGEST = re.compile(r"[0-9a-f]{64}")
-_NODE = re.compile(r"[A-Za-z0-9_-]+")
-_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 _NO_SUCH_FILE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 
 
@@ -94,7 +88,7 @@ class Blobs:
 
         To be asked before another message refers to it: what nothing refers to is collected by its age.
         """
-        return await self._worker.run(_renew, self._layout.blob(sha256), size)
+        return await self._worker.run(renew, self._layout.blob(sha256), size)
 
     async def open(self, sha256: str, offset: int, length: int) -> Download:
         """The `length` bytes from `offset` on; to be closed by the caller.
@@ -120,6 +114,7 @@ class Upload:
         self._sha256 = hashlib.sha256()
         self._md5 = hashlib.md5(usedforsecurity=False)
         self._size = 0
+        self._written_out = 0  # how much of it the disk was told of
         self._temporary = layout.temporary()
         self._descriptor: int | None = None  # opened by the first step
         self._over: Exception | None = None  # why no further step is possible
@@ -155,11 +150,14 @@ class Upload:
             while rest:
                 rest = rest[os.write(descriptor, rest) :]
             self._size += len(data)
+            if self._size - self._written_out >= WRITE_OUT:
+                write_out(descriptor, self._written_out, self._size - self._written_out)
+                self._written_out = self._size
 
     def _finish(self) -> StoredBlob:
         with self._step() as descriptor:
             stored = StoredBlob(self._sha256.hexdigest(), self._md5.hexdigest(), self._size)
-            _settle(descriptor, self._temporary, self._layout.blob(stored.sha256), stored.size)
+            settle(descriptor, self._temporary, self._layout.blob(stored.sha256), stored.size)
             self._end(OSError("The upload is finished, nothing can be added to it."))
         return stored
 
@@ -175,7 +173,7 @@ class Upload:
                 raise self._over
             try:
                 if self._descriptor is None:
-                    self._descriptor = os.open(self._temporary, _NEW_FILE, 0o600)
+                    self._descriptor = open_new(self._temporary)
                 yield self._descriptor
             except Exception as error:
                 self._end(error)
@@ -201,7 +199,7 @@ class Download:
         self._offset = offset
         self._end = offset + size
         self._worker = worker
-        self._lock = Lock()  # `close` may come while a read is in its thread
+        self._lock = Lock()  # `close` may come while a step is in its thread
 
     async def read(self, most: int) -> bytes:
         """The next bytes, one to `most` of them; empty at the end, and after `close`.
@@ -210,8 +208,20 @@ class Download:
         """
         return await self._worker.run(self._read, most)
 
+    @property
+    def left(self) -> int:
+        """The bytes that are still to come."""
+        return self._end - self._offset
+
+    async def send(self, socket: int, most: int) -> int:
+        """Write the next bytes to a plain socket that does not block; gives how many, up to `most`, it took.
+
+        Raises `BlobMissing` as `read` does, and OSError, which may come from the file or from the socket.
+        """
+        return await self._worker.run(self._send, socket, most)
+
     def close(self) -> None:
-        """Give the file back, once a read that is under way is done; may be called again."""
+        """Give the file back, once a step that is under way is done; may be called again."""
         self._worker.run_later(self._close)
 
     def _read(self, most: int) -> bytes:
@@ -220,10 +230,24 @@ class Download:
             if self._descriptor is None or not wanted:
                 return b""
             data = os.pread(self._descriptor, wanted, self._offset)
-            if not data:
-                raise BlobMissing(f"The blob ends at byte {self._offset} of the {self._end} promised.")
-            self._offset += len(data)
+            self._advance(len(data))
             return data
+
+    def _send(self, socket: int, most: int) -> int:
+        with self._lock:
+            start, end = self._offset, min(self._end, self._offset + most)
+            while self._descriptor is not None and self._offset < end:
+                try:
+                    sent = os.sendfile(socket, self._descriptor, self._offset, end - self._offset)
+                except BlockingIOError:
+                    break  # it is full
+                self._advance(sent)
+            return self._offset - start
+
+    def _advance(self, count: int) -> None:
+        if not count:
+            raise BlobMissing(f"The blob ends at byte {self._offset} of the {self._end} promised.")
+        self._offset += count
 
     def _close(self) -> None:
         with self._lock:
@@ -247,108 +271,6 @@ class Worker(NamedTuple):
     def run_later(self, work: Callable[[], None]) -> None:
         """Have `work` done in a thread; a failure is logged. A stopped pool leaves it to the exit."""
         self.threads.callInThread(work)
-
-
-class Layout:
-    """The maker of every path in the directory; none has a part that came from a client."""
-
-    def __init__(self, root: Path, node: str) -> None:
-        if not _NODE.fullmatch(node):
-            raise ValueError(f"A node's name has only the characters A-Z a-z 0-9 _ -, this is {node!r}.")
-        self.root = root
-        self._temporaries = root / "tmp"
-        self._own = f"{node}."  # with the dot, which no name has: no node's is a prefix of another's
-
-    def blob(self, sha256: str) -> Path:
-        """Where the blob of that digest is, or will be. Raises ValueError for anything else."""
-        if not _DIGEST.fullmatch(sha256):
-            raise ValueError(f"A SHA-256 has 64 digits of 0-9 a-f, this is {sha256!r}.")
-        return self.root / sha256[:2] / sha256[2:4] / sha256
-
-    @staticmethod
-    def is_digest(name: str) -> bool:
-        """Whether a file of that name is a blob."""
-        return _DIGEST.fullmatch(name) is not None
-
-    def aside(self, sha256: str) -> Path:
-        """Where a blob is while it is decided whether anything refers to it."""
-        return self.root / "aside" / self.blob(sha256).name
-
-    def whereabouts(self, sha256: str) -> tuple[Path, ...]:
-        """Where to look for a blob: its place again at last, for it may have been put back meanwhile."""
-        blob = self.blob(sha256)
-        return blob, self.aside(sha256), blob
-
-    def temporary(self) -> Path:
-        """A new name for an unfinished upload of this node, on the file system of the blobs."""
-        return self._temporaries / f"{self._own}{secrets.token_hex(16)}"
-
-    def prepare(self) -> None:
-        """`Blobs.prepare`, in a thread."""
-        missing = [path for path in (self.root, *self.root.parents) if not path.exists()]
-        for path in (*reversed(missing), self._temporaries):
-            _make_directory(path)
-        now = self.probe()
-        removed = 0
-        with os.scandir(self._temporaries) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    continue
-                with suppress(FileNotFoundError):  # another node cleans up at the same time
-                    age = now - entry.stat(follow_symlinks=False).st_mtime
-                    if entry.name.startswith(self._own) or age > LEFTOVER_AGE:
-                        os.unlink(entry.path)
-                        removed += 1
-        if removed:
-            log.info("Removed {count} unfinished uploads of an earlier run", count=removed)
-
-    def probe(self) -> float:
-        """Try what an upload does, and tell the time by the file system's clock, which dates its files."""
-        probe = self.temporary()
-        os.close(os.open(probe, _NEW_FILE, 0o600))
-        now = probe.stat().st_mtime
-        moved = self.root / f"{self._own}probe"
-        os.rename(probe, moved)
-        moved.unlink()
-        return now
-
-
-def _settle(descriptor: int, temporary: Path, blob: Path, size: int) -> None:
-    """Move the temporary file to its name, durably, unless that blob is there."""
-    _make_directory(blob.parent.parent)
-    _make_directory(blob.parent)
-    if not _renew(blob, size):
-        os.fsync(descriptor)  # first: a name must never show what a power cut can take
-        os.rename(temporary, blob)
-    _sync_directory(blob.parent)  # in any case: who made the entry may not have come to it yet
-
-
-def _renew(blob: Path, size: int) -> bool:
-    """Whether `blob` is a file of that size, whose age starts anew; a link or a torn file is to be replaced.
-
-    Renewed first and looked at then: a collector that takes it away in between is noticed here, and one
-    that takes it away later notices its age.
-    """
-    try:
-        os.utime(blob, follow_symlinks=False)
-        found = blob.lstat()
-    except (FileNotFoundError, PermissionError):  # not our own file, and so not ours to keep young
-        return False
-    return stat.S_ISREG(found.st_mode) and found.st_size == size
-
-
-def _make_directory(path: Path) -> None:
-    """See to it that `path` is there, and its entry on the disk, whoever has made it."""
-    path.mkdir(0o700, exist_ok=True)
-    _sync_directory(path.parent)
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def open_blob(places: tuple[Path, ...]) -> int:

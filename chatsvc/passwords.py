@@ -81,7 +81,7 @@ class Passwords:
 
     async def hash(self, password: str) -> bytes:
         """The bcrypt hash to store for `password`, of which every byte counts. Raises `Busy`."""
-        return await self._in_thread(lambda: bcrypt.hashpw(_secret(password), bcrypt.gensalt(self._cost)))
+        return await self._in_thread(lambda: hashed(password, self._cost))
 
     async def verify(self, password: str, stored: bytes | None) -> bool:
         """Whether `password` is the one that was `stored` (what `hash` gave); False for None.
@@ -114,6 +114,11 @@ class Passwords:
             raise Busy("The password was not checked: the server is shutting down.") from None
         finally:
             self._calls.discard(call)
+
+
+def hashed(password: str, cost: int) -> bytes:
+    """The bcrypt hash to store for `password`, computed here and now: for programs that serve nobody."""
+    return bcrypt.hashpw(_secret(password), bcrypt.gensalt(cost))
 
 
 def _secret(password: str) -> bytes:

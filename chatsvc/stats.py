@@ -63,7 +63,6 @@ class Stats:
         self.requests: defaultdict[str, dict[Outcome, Histogram]] = defaultdict(
             lambda: {outcome: Histogram(REQUEST_BOUNDS) for outcome in get_args(Outcome)}
         )
-        self.messages_stored = 0  # and answered OK; one that is sent again counts again
         #: From the time at which the store took a message to that at which it was queued to a client.
         self.delivery_lag = Histogram(LAG_BOUNDS)
         self.catch_ups = 0

@@ -199,6 +199,13 @@ async def gather(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     return results
 
 
+def started(work: Coroutine[Any, Any, T]) -> Pending[T]:
+    """The outcome of `work`, which runs on its own from now on."""
+    outcome: Pending[T] = Pending()
+    run(work, outcome.succeed, outcome.fail)
+    return outcome
+
+
 def deferred(work: Coroutine[Any, Any, T]) -> Deferred[T]:
     """`work` as a Deferred, for Twisted's side of an edge."""
     result: Deferred[T] = Deferred()

@@ -27,6 +27,8 @@ from chatsvc.wire.limits import Limits
 from chatsvc.wire.schema import Response, encode
 
 T = TypeVar("T")
+#: Bytes of a file that a `FakeOutlet` takes at a time.
+FILE_CHUNK = 4096
 
 
 class Running(Generic[T]):
@@ -233,6 +235,11 @@ class FakeOutlet:
         if self.offset - self.written > below:
             self._waiting.append((below, Pending()))
             await self._waiting[-1][1]
+
+    async def send_file(self, file: Any) -> None:
+        while data := await file.read(FILE_CHUNK):
+            self.send(data)
+            await self.drained(FILE_CHUNK)
 
     def abort(self) -> None:
         self.aborted = True

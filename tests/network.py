@@ -34,6 +34,17 @@ class Wire(StringTransport, FileDescriptor):  # type: ignore[misc]  # both say t
         self.half_closed = False
         self.deaf = False
 
+    def getHandle(self) -> Wire:  # noqa: N802 - Twisted's name
+        """The socket itself."""
+        return self
+
+    def send(self, data: bytes) -> int:
+        """As a socket that does not block."""
+        if self.deaf:
+            raise BlockingIOError
+        self.write(data)  # type: ignore[no-untyped-call]
+        return len(data)
+
     def loseWriteConnection(self) -> None:  # noqa: N802 - Twisted's name
         """Close our sending half."""
         self.half_closed = True
@@ -90,6 +101,9 @@ class FakeCall:
         self.kind = "UNKNOWN" if head.json is None else json.loads(head.json)["request"]
         self.payload_length = head.payload_length
         self.payload: Payload | None = None
+        self.size = 0 if head.json is None else len(head.json)
+        self.answer: bytes | None = None
+        self.closes = False
 
     def may_start(self, running: Collection[str]) -> bool:
         """Whether it may run beside requests of these types."""
@@ -106,6 +120,9 @@ class Node:
         self.server.start()
         self.calls: list[tuple[FakeCall, Pending[bytes]]] = []
         self._wires: list[Wire] = []
+
+    def begin(self, call: FakeCall) -> None:
+        """Each is performed."""
 
     async def perform(self, call: FakeCall) -> bytes:
         """Leave the answer to the test."""
@@ -124,7 +141,8 @@ class Node:
         self.flow()
 
     def flow(self) -> None:
-        """Let the peers read."""
+        """Let the turn end, and the peers read."""
+        self.clock.advance(0)
         for wire in self._wires:
             wire.flow()
 

@@ -150,6 +150,11 @@ async def refused(work: Awaitable[Any]) -> str:
     return raised.value.info
 
 
+async def append(store: Any, *args: Any, **more: Any) -> None:
+    """Have a message stored that is `outgoing` with these."""
+    await store.mail.append(outgoing(*args, **more))
+
+
 def heard_entries(heard: list[bytes]) -> list[Entry]:
     """The entries in what was published."""
     return [entry for text in heard for entry in parse_published(text)]

@@ -14,7 +14,8 @@ import pytest
 import pytest_twisted
 from twisted.python.threadpool import ThreadPool
 
-from chatsvc.blobs import LEFTOVER_AGE, Blobs, Upload
+from chatsvc.bloblayout import LEFTOVER_AGE
+from chatsvc.blobs import Blobs, Upload
 from tests.blob_directory import FIXTURES, HELLO, files
 from tests.waiting import reactor, within
 

@@ -6,6 +6,8 @@ How they are stored is in ``test_blobs_upload.py``.
 from __future__ import annotations
 
 import os
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -120,6 +122,60 @@ async def test_a_file_that_becomes_shorter_than_promised_is_missing(blobs: Blobs
         assert await within(download.read(4)) == HELLO[4:6]
         with pytest.raises(BlobMissing, match="ends at byte 6 of the 12"):
             await within(download.read(4))
+    finally:
+        download.close()
+
+
+@pytest.fixture
+def sockets() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Two ends of a connection; the first does not block."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    with ours, theirs:
+        yield ours, theirs
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_socket_gets_as_much_of_a_range_as_it_has_room_for(
+    blobs: Blobs, sockets: tuple[socket.socket, socket.socket]
+) -> None:
+    ours, theirs = sockets
+    data = bytes(range(256)) * 16_384  # 4 MiB
+    stored = await within(blobs.put(data))
+    download = await within(blobs.open(stored.sha256, 5, len(data) - 7))
+    try:
+        assert await within(download.send(ours.fileno(), 1000)) == 1000
+        assert download.left == len(data) - 1007
+        got = theirs.recv(5000)
+        while download.left:
+            taken = await within(download.send(ours.fileno(), download.left))
+            assert await within(download.send(ours.fileno(), 1)) == 0 or not download.left
+            while taken:
+                piece = theirs.recv(taken)
+                got += piece
+                taken -= len(piece)
+        assert got == data[5:-2]
+        assert await within(download.send(ours.fileno(), 1)) == 0
+    finally:
+        download.close()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_socket_gets_no_more_than_the_file_has_and_none_that_is_closed(
+    blobs: Blobs, root: Path, sockets: tuple[socket.socket, socket.socket]
+) -> None:
+    ours, theirs = sockets
+    stored = await within(blobs.put(HELLO))
+    download = await within(blobs.open(stored.sha256, 0, 12))
+    try:
+        os.truncate(place(root, HELLO), 6)
+        with pytest.raises(BlobMissing, match="ends at byte 6 of the 12"):
+            await within(download.send(ours.fileno(), 100))
+        assert theirs.recv(100) == HELLO[:6]
+        theirs.close()
+        os.truncate(place(root, HELLO), 12)
+        with pytest.raises(ConnectionError):
+            await within(download.send(ours.fileno(), 100))
     finally:
         download.close()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.python.threadpool import ThreadPool
 
-from chatsvc.blobs import BlobMissing, Blobs
+from chatsvc.blobs import WRITE_OUT, BlobMissing, Blobs
+from chatsvc.wire.limits import MIB
 from tests.blob_directory import FIXTURES, HELLO, Gate, described, files, open_descriptors, place, uploaded
 from tests.waiting import reactor, until, within
 
@@ -152,6 +154,26 @@ async def test_contents_are_on_the_disk_before_the_name_and_the_name_before_the_
         ("rename", blob),
         ("fsync directory", blob.parent),
     ]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can be told")
+@pytest_twisted.ensureDeferred
+async def test_the_disk_begins_with_a_large_file_before_its_end(
+    blobs: Blobs, calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[int, int]] = []
+
+    def tell(descriptor: int, start: int, length: int, advice: int) -> None:
+        assert advice == os.POSIX_FADV_DONTNEED
+        assert os.fstat(descriptor).st_size == start + length
+        assert calls.made == []  # nothing is synced yet
+        told.append((start, length))
+
+    monkeypatch.setattr(os, "posix_fadvise", tell)
+    chunk = bytes(3 * MIB)
+    await within(uploaded(blobs, *[chunk] * 7, b"the rest"))
+    assert WRITE_OUT == 8 * MIB
+    assert told == [(0, 9 * MIB), (9 * MIB, 9 * MIB)]
 
 
 @pytest_twisted.ensureDeferred

@@ -235,14 +235,19 @@ def test_another_device_starts_anew() -> None:
     assert delivery.delivered == 1
 
 
-def test_of_too_much_under_way_the_oldest_is_forgotten() -> None:
-    ledger, delivery = Ledger(), Delivery(USER, 0)
-    for place in range(RECENT_KEPT + 1):
+@pytest.mark.parametrize("together", [1, 7, 100 * RECENT_KEPT])
+def test_of_much_under_way_it_is_known_less_exactly_how_far_it_came(together: int) -> None:
+    ledger, delivery, total = Ledger(), Delivery(USER, 0), 100 * RECENT_KEPT
+    for place in range(total):
         ledger.give(place + 1, delivery, place, place + 1)
-    ledger.written(RECENT_KEPT + 1, 0.0)
-    assert ledger.reached_peer(1) == {}
-    assert ledger.reached_peer(2) == {delivery: 2}
-    assert ledger.reached_peer(RECENT_KEPT + 1) == {delivery: RECENT_KEPT + 1}
+        if (place + 1) % together == 0:
+            ledger.written(place + 1, 0.0)
+    ledger.written(total, 0.0)
+    known = [ledger.reached_peer(offset).get(delivery, 0) for offset in range(total + 1)]
+    assert all(end <= offset for offset, end in enumerate(known))
+    assert RECENT_KEPT / 2 <= len(set(known) - {0}) <= RECENT_KEPT
+    assert known[total - 2 * RECENT_KEPT] > total - 6 * RECENT_KEPT
+    assert known[total] == total
 
 
 class Given(NamedTuple):

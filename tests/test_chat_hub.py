@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from chatsvc.chat.hub import HEARTBEAT, SUBSCRIBE_WAIT, TOUCH_INTERVAL
+from chatsvc.chat.hub import HEARTBEAT, LOOKS, SUBSCRIBE_WAIT, TOUCH_INTERVAL
 from chatsvc.chat.session import Gone
 from chatsvc.wire.errors import NOT_LOGGED_IN, STORAGE_UNAVAILABLE
 from chatsvc.wire.frames import SEED
@@ -104,7 +104,7 @@ def test_two_requests_that_begin_to_follow_at_once_skip_and_repeat_nothing(scene
 def test_a_connection_that_ends_while_it_begins_to_follow_leaves_nothing(scene: Scene) -> None:
     scene.alice.close()
     scene.bob.close()
-    for step in ("load", "stay_online", "create"):
+    for step in ("use", "stay_online", "create"):
         client = scene.node.client(SEED, None if step == "create" else scene.bob.token)
         scene.store.gate.hold(step)
         asking = client.start("STATE")
@@ -216,6 +216,21 @@ def test_a_binding_that_ended_unheard_is_ended_by_the_next_request(scene: Scene)
     assert same.ask("STATE").info == NOT_LOGGED_IN
 
 
+def test_a_binding_that_ended_while_the_device_came_back_is_none(scene: Scene) -> None:
+    token = scene.bob.token
+    scene.bob.close()
+    scene.store.gate.hold("use reply")
+    client = scene.node.client(SEED, token)
+    asking = client.start("STATE")
+    assert scene.elsewhere.client(SEED, token).ask("LOGOUT").ok
+    scene.store.gate.release("use reply")
+    asking.result()
+    assert client.answers()[-1].info == NOT_LOGGED_IN
+    assert scene.elsewhere.client(SEED, token).ask("LOGIN", {"username": "bob", "passwd": "secret"}).ok
+    scene.write("one")
+    assert client.contents() == ["one"]
+
+
 def test_a_fetch_that_is_under_way_ends_with_the_binding(scene: Scene) -> None:
     second = scene.login("bob")
     scene.write(*("x" * 900 for _ in range(1500)))
@@ -229,6 +244,23 @@ def test_a_fetch_that_is_under_way_ends_with_the_binding(scene: Scene) -> None:
     first, last = second.answers()
     assert first.body["more"]
     assert last.info == NOT_LOGGED_IN
+
+
+def test_the_heartbeat_looks_at_a_few_users_at_a_time(scene: Scene) -> None:
+    scene.bob.close()
+    for number in range(2 * LOOKS):
+        scene.node.client(SEED).ask("REGISTER", {"username": f"user {number}", "passwd": "secret"})
+    calls = scene.store.gate.calls
+    before = calls["stay_online"]
+    scene.store.gate.hold("stay_online")
+    scene.clock.advance(HEARTBEAT)
+    assert calls["stay_online"] - before == LOOKS
+    scene.clock.advance(1)  # the next beat does not run beside it
+    assert calls["stay_online"] - before == LOOKS
+    scene.store.gate.release("stay_online")
+    assert calls["stay_online"] - before == 2 * LOOKS + 1  # with Alice
+    scene.clock.advance(HEARTBEAT)
+    assert calls["stay_online"] - before == 2 * (2 * LOOKS + 1)
 
 
 def test_the_heartbeat_can_be_stopped_twice(scene: Scene) -> None:

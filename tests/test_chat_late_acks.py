@@ -51,7 +51,7 @@ def is_marked(scene: Scene) -> bool:
 
 def test_they_are_taken_when_the_store_is_back(scene: Scene) -> None:
     scene.store.gate.fail("mark_explicit", times=2)
-    scene.store.gate.fail("read")
+    scene.store.gate.fail("read_for")
     acknowledge(scene, 2, 4)
     scene.clock.advance(ACK_PAUSE)  # still away
     assert not is_marked(scene)
@@ -64,7 +64,7 @@ def test_they_are_taken_when_the_store_is_back(scene: Scene) -> None:
 def test_they_are_taken_in_their_order(scene: Scene) -> None:
     scene.alice.send(scene.bob.user, timestamp=1, md5encoded="the time of the first one again")
     scene.bob.flush()
-    scene.store.gate.fail("read")
+    scene.store.gate.fail("read_for")
     acknowledge(scene, 4, 1)  # up to the fourth; then up to the first one after it that has this time
     scene.clock.advance(ACK_PAUSE)
     assert acknowledged(scene) == 6
@@ -73,7 +73,7 @@ def test_they_are_taken_in_their_order(scene: Scene) -> None:
 def test_one_that_comes_later_does_not_overtake(scene: Scene) -> None:
     scene.alice.send(scene.bob.user, timestamp=1, md5encoded="the time of the first one again")
     scene.bob.flush()
-    scene.store.gate.fail("read")
+    scene.store.gate.fail("read_for")
     acknowledge(scene, 4)
     acknowledge(scene, 1)  # the store is back
     assert acknowledged(scene) == 0
@@ -83,7 +83,7 @@ def test_one_that_comes_later_does_not_overtake(scene: Scene) -> None:
 
 @pytest.mark.parametrize("way", ["pushed", "fetched"])
 def test_one_says_nothing_of_what_was_delivered_after_it(scene: Scene, way: str) -> None:
-    scene.store.gate.fail("read")
+    scene.store.gate.fail("read_for")
     acknowledge(scene, 99)  # all that was delivered by now
     scene.alice.send(scene.bob.user, timestamp=99, md5encoded="later")
     if way == "fetched":
@@ -103,7 +103,7 @@ def test_from_the_first_one_on_nothing_else_acknowledges(scene: Scene) -> None:
 
 
 def test_they_are_taken_though_the_device_has_gone(scene: Scene) -> None:
-    scene.store.gate.fail("read")
+    scene.store.gate.fail("read_for")
     acknowledge(scene, 3)
     scene.bob.close()
     scene.clock.advance(ACK_PAUSE)
@@ -122,7 +122,7 @@ def test_a_device_can_leave_so_many_to_be_taken(scene: Scene) -> None:
 def test_what_the_store_cannot_make_out_holds_up_nothing(
     scene: Scene, no_unhandled_failure: list[LogEvent]
 ) -> None:
-    scene.store.gate.fail("read", RuntimeError("WRONGTYPE"))
+    scene.store.gate.fail("read_for", RuntimeError("WRONGTYPE"))
     acknowledge(scene, 3)
     [failure] = no_unhandled_failure
     assert "WRONGTYPE" in str(failure["log_failure"])

@@ -9,14 +9,14 @@ import msgspec
 import pytest
 from twisted.logger import LogEvent, capturedLogs
 
-from chatsvc.chat.requests import CHUNK, IMPLICIT_AFTER, Call, perform
+from chatsvc.chat.requests import IMPLICIT_AFTER, Call, perform
 from chatsvc.chat.session import Gone
 from chatsvc.store.files import FileEntry
 from chatsvc.wire import errors
 from chatsvc.wire.frames import SEED, Head
 from chatsvc.wire.schema import TOKEN_MAX, encode
 from tests.fake_store import Scene
-from tests.fakes import FakeClient, FakePayload, Node, Running, now
+from tests.fakes import FILE_CHUNK, FakeClient, FakePayload, Node, Running, now
 
 
 @pytest.fixture
@@ -281,7 +281,7 @@ def test_a_cursor_beyond_the_end_is_set_back(scene: Scene) -> None:
 
 
 def test_a_fetch_that_was_refused_is_not_one(scene: Scene) -> None:
-    scene.store.gate.fail("read")
+    scene.store.gate.fail("read_for")
     scene.write("one")
     scene.bob.contents()
     assert scene.bob.ask("FETCHMSG").info == errors.STORAGE_UNAVAILABLE
@@ -325,13 +325,13 @@ def test_a_range_of_a_file(scene: Scene, fields: dict[str, Any], data: bytes | N
 
 
 def test_a_file_is_sent_as_fast_as_it_is_read_and_nothing_comes_into_it(scene: Scene) -> None:
-    data = bytes(range(256)) * (3 * CHUNK // 256)
+    data = bytes(range(256)) * (3 * FILE_CHUNK // 256)
     send_file(scene, data)
     scene.bob.reads = False
     fetching = scene.bob.start("FETCHFILE", {"msgmd5": "name"})
     scene.write("one")
     while not fetching.done:
-        assert scene.bob.outlet.offset - scene.bob.outlet.written <= 2 * CHUNK + 1000
+        assert scene.bob.outlet.offset - scene.bob.outlet.written <= 2 * FILE_CHUNK + 1000
         scene.bob.flush()
     answer, push = scene.bob.frames()
     assert answer.payload == data
@@ -343,7 +343,7 @@ def test_a_file_is_sent_as_fast_as_it_is_read_and_nothing_comes_into_it(scene: S
 def test_a_file_that_cannot_be_sent_to_its_end(
     scene: Scene, what: str, no_unhandled_failure: list[LogEvent]
 ) -> None:
-    send_file(scene, bytes(3 * CHUNK))
+    send_file(scene, bytes(3 * FILE_CHUNK))
     scene.bob.reads = False
     fetching = scene.bob.start("FETCHFILE", {"msgmd5": "name"})
     if what == "file":

@@ -143,11 +143,11 @@ def test_a_push_does_not_come_before_older_messages_of_a_fetch(scene: Scene) -> 
     second = scene.login("bob")
     scene.write("one", "two")
     second.contents()
-    scene.store.gate.hold("read")
+    scene.store.gate.hold("read_for")
     fetching = second.start("FETCHMSG")
     scene.write("three")
     assert second.frames() == []
-    scene.store.gate.release("read")
+    scene.store.gate.release("read_for")
     fetching.result()
     answer, push = second.frames()
     assert [message["content"] for message in answer.body["messages"]] == ["two", "one"]
@@ -162,6 +162,17 @@ def test_what_a_fetch_has_is_not_pushed_behind_it(scene: Scene) -> None:
     fetching.result()
     [answer] = scene.bob.frames()
     assert [message["content"] for message in answer.body["messages"]] == ["one"]
+
+
+def test_what_a_limited_fetch_leaves_is_pushed_behind_it(scene: Scene) -> None:
+    scene.store.gate.hold("open")
+    fetching = scene.bob.start("FETCHMSG", {"limit": 1})
+    scene.write("one", "two")
+    scene.store.gate.release("open")
+    fetching.result()
+    answer, push = scene.bob.frames()
+    assert [message["content"] for message in answer.body["messages"]] == ["one"]
+    assert push.body["content"] == "two"
 
 
 def test_a_push_does_not_come_into_a_file(scene: Scene) -> None:
@@ -241,6 +252,10 @@ turns = st.lists(
 )
 
 
+#: How a mailbox is read, to push and to answer.
+READS = ("read", "read_for")
+
+
 class Story:
     """A scene in which things happen, and what Bob's first device must see in the end."""
 
@@ -264,8 +279,9 @@ class Story:
     def answers_come(self) -> None:
         if self.slow:
             self.slow = False
-            self.store.gate.release("read")
-            self.store.gate.release("read reply")
+            for name in READS:
+                self.store.gate.release(name)
+                self.store.gate.release(f"{name} reply")
 
     def turn(self, what: str) -> None:
         match what:
@@ -294,12 +310,14 @@ class Story:
                 self.store.channels.stand()
             case "answers take long" if not self.slow:
                 self.slow = True
-                self.store.gate.hold("read")
-                self.store.gate.hold("read reply")
+                for name in READS:
+                    self.store.gate.hold(name)
+                    self.store.gate.hold(f"{name} reply")
             case "answers come":
                 self.answers_come()
             case "reading fails":
-                self.store.gate.fail("read")
+                for name in READS:
+                    self.store.gate.fail(name)
             case "a file is sent" if self.is_idle():
                 self.sends_file = True
                 self.bob.session.hold()

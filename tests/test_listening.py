@@ -9,6 +9,7 @@ import datetime
 import errno
 import os
 import socket
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
 
 import chatsvc.net.listening
-from chatsvc.net.listening import BACKLOG, CannotListen, Listener
+from chatsvc.net.listening import ACCEPTS, BACKLOG, CannotListen, Listener
 from tests.certificates import make_certificates
 from tests.stores import driven, until
 from tests.waiting import reactor
@@ -112,6 +113,27 @@ async def test_many_may_wait_to_be_accepted(tmp_path: Path) -> None:
     assert len(waiting) < BACKLOG
     for one in waiting:
         one.close()
+    await holder.close()
+
+
+@pytest.mark.parametrize("inherits", [False, True], ids=["its own", "inherited"])
+@driven
+async def test_of_many_that_wait_a_few_are_accepted_in_each_turn(inherits: bool) -> None:
+    holder = Listener(reactor, "tcp:0:interface=127.0.0.1")
+    await holder.hold()
+    listener = Listener(reactor, "tcp:0:interface=127.0.0.1", os.dup(holder.descriptor) if inherits else None)
+    accepting = Counter()
+    await listener.open(accepting)
+    waiting = [client(address(listener)) for _ in range(3 * ACCEPTS + 1)]
+    turns = []
+    while len(accepting.accepted) < len(waiting):
+        turns.append(len(accepting.accepted))
+        await deferLater(reactor, 0)
+    assert len(set(turns)) > 3
+    assert all(after - before <= ACCEPTS for before, after in pairwise(turns))
+    for one in waiting:
+        one.close()
+    await listener.close()
     await holder.close()
 
 

@@ -25,6 +25,7 @@ def node(monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
     """A server whose requests the test answers."""
     made = Node()
     monkeypatch.setattr(connection_module, "Call", FakeCall)
+    monkeypatch.setattr(connection_module, "begin", made.begin)
     monkeypatch.setattr(connection_module, "perform", made.perform)
     yield made
     if made.server._sweeper.running:

@@ -17,6 +17,7 @@ def node(monkeypatch: pytest.MonkeyPatch) -> Node:
     """A server whose requests the test answers."""
     made = Node()
     monkeypatch.setattr(connection, "Call", FakeCall)
+    monkeypatch.setattr(connection, "begin", made.begin)
     monkeypatch.setattr(connection, "perform", made.perform)
     return made
 

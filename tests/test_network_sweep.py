@@ -25,6 +25,7 @@ def node(monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
     """A server whose requests the test answers."""
     made = Node()
     monkeypatch.setattr(connection_module, "Call", FakeCall)
+    monkeypatch.setattr(connection_module, "begin", made.begin)
     monkeypatch.setattr(connection_module, "perform", made.perform)
     yield made
     made.server._sweeper.stop()
@@ -147,25 +148,50 @@ def test_an_end_that_does_not_come_is_forced(node: Node) -> None:
 
 
 def test_the_cap_spares_the_busy_and_the_bound(node: Node) -> None:
-    busy, busy_wire = node.connect()
-    busy.dataReceived(request())
-    bound, bound_wire = node.connect()
-    bound.session.device = node.device()  # through another connection, so this one was not told
+    (busy, busy_wire), (bound, bound_wire) = node.connect(), node.connect()
     other_wire = node.connect("192.0.2.2")[1]
     first_wire = node.connect()[1]
+    node.sleep(1)
+    busy.dataReceived(request())
+    bound.session.device = node.device()  # through another connection, so this one was not told
     second_wire = node.connect()[1]
+    node.sleep(1)
     assert not any(wire.end() for wire in (busy_wire, bound_wire, first_wire, second_wire))
     third_wire = node.connect()[1]
+    node.sleep(1)
     assert first_wire.end() == "closed"
     assert not any(wire.end() for wire in (busy_wire, bound_wire, second_wire, third_wire, other_wire))
 
 
 def test_when_all_are_busy_the_newest_gives_way(node: Node) -> None:
     busy = [node.connect() for _ in range(LIMITS.unbound_per_address)]
+    node.sleep(1)
     for made, _ in busy:
         made.dataReceived(request())
-    assert node.connect()[1].end() == "closed"
+    newest_wire = node.connect()[1]
+    node.sleep(1)
+    assert newest_wire.end() == "closed"
     assert not any(wire.end() for _, wire in busy)
+
+
+def test_who_comes_to_ask_at_once_is_not_counted(node: Node) -> None:
+    many = [node.connect() for _ in range(3 * LIMITS.unbound_per_address)]
+    for made, _ in many:
+        made.dataReceived(request())
+    node.sleep(2)
+    for made, _ in many:
+        made.session.device = node.device()
+        node.answer()
+    node.sleep(2)
+    assert not any(wire.end() for _, wire in many)
+
+
+def test_of_those_who_ask_nothing_the_first_have_to_go(node: Node) -> None:
+    many = [node.connect() for _ in range(2 * LIMITS.unbound_per_address)]
+    node.sleep(1)
+    assert [bool(wire.end()) for _, wire in many] == [True] * LIMITS.unbound_per_address + [
+        False
+    ] * LIMITS.unbound_per_address
 
 
 def test_a_connection_that_has_ended_makes_room(node: Node) -> None:
@@ -347,7 +373,7 @@ class Pushed:
 
 def test_a_transport_that_is_full_gets_no_more(node: Node) -> None:
     transport, told = Pushed(), []
-    outbox = Outbox(transport, node.clock, lambda: told.append(outbox.written))
+    outbox = Outbox(transport, node.server.turn, lambda: told.append(outbox.written))
     outbox.attach()
     outbox.send(b"a" * 10)
     assert (outbox.offset, outbox.written) == (10, 0)
@@ -365,7 +391,7 @@ def test_a_transport_that_is_full_gets_no_more(node: Node) -> None:
 
 
 def test_nobody_waits_for_a_peer_that_is_gone(node: Node) -> None:
-    outbox = Outbox(Pushed(), node.clock, lambda: None)
+    outbox = Outbox(Pushed(), node.server.turn, lambda: None)
     outbox.attach()
     outbox.pauseProducing()
     outbox.send(b"x")
@@ -381,11 +407,15 @@ def test_nobody_waits_for_a_peer_that_is_gone(node: Node) -> None:
 
 def test_a_plain_socket_tells_exactly_what_is_written_out(node: Node) -> None:
     wire = Wire()
-    outbox = Outbox(wire, node.clock, lambda: None)
+    outbox = Outbox(wire, node.server.turn, lambda: None)
     outbox.attach()
     for at in range(10):
         outbox.send(bytes([at]) * 64 * KIB)
     assert outbox.queued == 640 * KIB
+    assert wire.sent() == b""
+    wire.deaf = True
+    node.clock.advance(0)
+    wire.deaf = False
     assert len(wire.sent()) == 64 * KIB  # the rest is given when that is gone
     wire.flow()
     assert (outbox.queued, len(wire.sent())) == (0, 640 * KIB)

@@ -313,6 +313,17 @@ def test_over_the_cap_the_longest_idle_connection_without_a_login_is_closed(
     assert of_bound.ask("STATE").ok
 
 
+def test_many_devices_of_one_address_may_come_back_together(service: Callable[..., Service]) -> None:
+    server = service("--unbound-per-address", "4").start()
+    users = [server.user() for _ in range(20)]
+    server.hang_up()
+    together = [server.connect(token=user.token) for user in users]
+    for raw in together:
+        raw.send("STATE")
+    for raw, user in zip(together, users, strict=True):
+        assert raw.receive().body["userid"] == user.user
+
+
 def test_a_connection_whose_device_was_bound_on_another_is_not_counted(
     service: Callable[..., Service],
 ) -> None:

@@ -108,6 +108,21 @@ def test_a_fetch_that_is_not_read_waits_in_the_mailbox(server: Service, dialect:
         assert numbers == list(range(620))
 
 
+def test_a_large_mailbox_passes_through_little_memory(server: Service) -> None:
+    alice, bob = server.user(), server.user()
+    bob.close()
+    mail(alice, bob, range(600), 30 * KIB)
+    before, numbers, more = server.memory, list[int](), True
+    reader = server.again(bob)
+    reader.send("FETCHMSG")
+    while more:
+        body = reader.answer().body
+        assert server.memory - before < GROWTH
+        numbers += [message["timestamp"] for message in reversed(body["messages"])]
+        more = body["more"]
+    assert numbers == list(range(600))
+
+
 def test_files_that_are_not_read_take_no_memory(server: Service, dialect: str) -> None:
     owner = server.user(dialect)
     name, size = give_file(owner, 16 * MIB), 16 * MIB

@@ -169,6 +169,16 @@ async def test_a_device_is_known_from_its_creation_on(store: Any, other: Any) ->
 
 
 @driven
+async def test_a_device_that_comes_back_is_as_its_record_says(store: Any, other: Any) -> None:
+    user_id, device = await new_user(store), await new_device(store)
+    assert await other.devices.use(keys.device_id(2**52 + 1)) is None
+    assert await other.devices.use(device) == DeviceRecord(None, False)
+    await store.devices.bind(device, user_id, HASH)
+    await store.devices.mark_explicit(device)
+    assert await other.devices.use(device) == DeviceRecord(user_id, True)
+
+
+@driven
 async def test_binding_needs_the_password_as_it_is_now(store: Any) -> None:
     user_id, device = await new_user(store), await new_device(store)
     assert not await store.devices.bind(device, user_id, OTHER_HASH)
@@ -279,6 +289,18 @@ async def test_a_devices_record_expires_when_it_is_not_used(real: Store) -> None
     assert UNBOUND_LIFE < await life() <= BOUND_LIFE
     await real.devices.unbind(device, user_id)
     assert 0 < await life() <= UNBOUND_LIFE
+
+
+@driven
+async def test_a_device_that_comes_back_lives_on(real: Store) -> None:
+    user_id, device = await new_user(real), await new_device(real)
+    for life in (UNBOUND_LIFE, BOUND_LIFE):
+        await real._link.write(b"EXPIRE", keys.device(device), 5)
+        await real.devices.use(device)
+        assert life - 5 <= await real._link.call(b"TTL", keys.device(device)) <= life
+        await real.devices.bind(device, user_id, HASH)
+    await real.devices.use(keys.device_id(2**52 + 1))
+    assert not await real._link.call(b"EXISTS", keys.device(keys.device_id(2**52 + 1)))
 
 
 # Contacts.

@@ -15,6 +15,7 @@ from chatsvc.tasks import deferred, gather
 from chatsvc.wire.errors import NOT_LOGGED_IN, USER_NOT_FOUND
 from tests.stores import (
     FIXTURES,
+    append,
     driven,
     heard_entries,
     listen,
@@ -123,8 +124,7 @@ async def test_a_repeat_is_stored_once_and_the_first_one_stands(nodes: tuple[Any
 @driven
 async def test_repeats_at_once_on_two_nodes_are_stored_once(nodes: tuple[Any, Any]) -> None:
     pair = await Pair.meet(nodes[0])
-    message = outgoing(pair.alice, pair.bob, pair.alices, repeat="again")
-    await gather(node.mail.append(message) for node in nodes * 20)
+    await gather(append(node, pair.alice, pair.bob, pair.alices, repeat="again") for node in nodes * 20)
     assert list(map(len, await pair.boxes())) == [1, 1]
 
 
@@ -143,7 +143,7 @@ async def test_messages_of_many_at_once_keep_the_order_of_each_ones_calls(store:
     count = 3 * GROUP_MESSAGES
     senders = [(pair.alice, pair.alices), (carol, carols)]
     await gather(
-        store.mail.append(outgoing(sender, pair.bob, device, b"%d" % n))
+        append(store, sender, pair.bob, device, b"%d" % n)
         for n, (sender, device) in zip(range(count), itertools.cycle(senders), strict=False)
     )
     stored = [int(text) for text in texts(await store.mail.read(pair.bob, 0, count + 1))]
@@ -198,10 +198,10 @@ async def test_a_page_for_a_device_has_what_it_did_not_send(store: Any) -> None:
             await pair.send(b"%d" % n, flags=b"w" * (n % 2))
     box = await store.mail.read(pair.bob, 0, 10)
     places = [0, *(entry.position for entry in box), box[-1].position + 5]  # the last as if it was trimmed
-    for most, (after, until) in itertools.product((1, 2, 3, 50), itertools.combinations(places, 2)):
-        found = [entry for entry in box if after < entry.position <= until][:most]
-        page = await store.mail.read_for(pair.bob, pair.bobs, after, until, most)
-        assert page.end == (found[-1].position if len(found) == most else until)
+    for most, (after, to) in itertools.product((1, 2, 3, 50), itertools.combinations(places, 2)):
+        found = [entry for entry in box if after < entry.position <= to][:most]
+        page = await store.mail.read_for(pair.bob, pair.bobs, after, to, most)
+        assert page.end == (found[-1].position if len(found) == most else to)
         assert page.messages == [
             Incoming(entry_id(entry.position), entry.flags, entry.message)
             for entry in found
@@ -210,7 +210,7 @@ async def test_a_page_for_a_device_has_what_it_did_not_send(store: Any) -> None:
         assert [one.position for one in page.messages] == [
             entry.position for entry in found if entry.origin != pair.bobs
         ]
-        everything = await store.mail.read_for(pair.bob, pair.alices, after, until, most)
+        everything = await store.mail.read_for(pair.bob, pair.alices, after, to, most)
         assert [one.message for one in everything.messages] == texts(found)
 
 

@@ -5,7 +5,6 @@ Positions are places in the user's mailbox, see `chatsvc.store.mail`; nothing is
 
 from __future__ import annotations
 
-from collections import deque
 from typing import NamedTuple
 
 #: FETCHMSG answers that a device may leave without acknowledgement. The oldest are forgotten beyond it,
@@ -13,8 +12,9 @@ from typing import NamedTuple
 ANSWERS_KEPT = 1000
 #: Pairs of device and user of which a node knows what was delivered; likewise.
 DELIVERIES_KEPT = 100_000
-#: Deliveries on a connection that may be under way when it is closed; likewise.
-RECENT_KEPT = 1000
+#: Deliveries on a connection that may be under way when it is closed; of more, every other one is forgotten,
+#: likewise. Few, as each connection that is pushed to keeps as many.
+RECENT_KEPT = 64
 
 
 class Delivery:
@@ -99,9 +99,10 @@ class Ledger:
     __slots__ = ("_answer_end", "_delivered", "_recent", "_waiting", "answered", "answered_at")
 
     def __init__(self) -> None:
-        self._waiting: deque[_Written] = deque()
+        # Lists, as an empty deque takes 624 bytes.
+        self._waiting: list[_Written] = []
         #: (offset, delivery, what was delivered by then) of what is written out but perhaps still under way.
-        self._recent: deque[tuple[int, Delivery, int]] = deque(maxlen=RECENT_KEPT)
+        self._recent: list[tuple[int, Delivery, int]] = []
         self.reset()
 
     def reset(self) -> None:
@@ -129,9 +130,11 @@ class Ledger:
 
     def written(self, offset: int, now: float) -> None:
         """The stream is written out up to `offset`."""
-        waiting = self._waiting
-        while waiting and waiting[0].offset <= offset:
-            at, delivery, start, end, newest = waiting.popleft()
+        waiting, done = self._waiting, 0
+        for at, delivery, start, end, newest in waiting:
+            if at > offset:
+                break
+            done += 1
             if delivery is None:
                 if at == self._answer_end:
                     self.answered_at, self.answered = now, self._delivered.copy()
@@ -140,6 +143,9 @@ class Ledger:
             if self._delivered.get(delivery, 0) < end <= delivery.delivered:
                 self._delivered[delivery] = end
                 self._recent.append((at, delivery, end))
+        del waiting[:done]
+        while len(self._recent) > RECENT_KEPT:
+            del self._recent[-2::-2]  # never the last: when all has arrived, all is acknowledged
 
     def reached_peer(self, offset: int) -> dict[Delivery, int]:
         """What was delivered by the bytes up to `offset`, which the peer's system has."""

@@ -152,9 +152,9 @@ class Hub:
         except Refusal:
             log.debug("Presence could not be taken back; it expires by itself")
 
-    def is_fresh(self, device: Device) -> bool:
+    def is_fresh(self, device: Device, now: float) -> bool:
         """Whether a request of this device needs no `refresh`."""
-        return device.user_id is not None and self.clock.seconds() - device.touched <= TOUCH_INTERVAL
+        return device.user_id is not None and now - device.touched <= TOUCH_INTERVAL
 
     async def refresh(self, device: Device) -> None:
         """An unbound device may have been bound through another node; a used one lives on."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable
 from contextlib import suppress
 from functools import partial
 
@@ -21,10 +21,11 @@ from chatsvc.chat.session import Device
 from chatsvc.store import keys
 from chatsvc.store.append import Outgoing
 from chatsvc.store.files import FileEntry
-from chatsvc.store.mail import Entry
+from chatsvc.store.mail import Incoming
 from chatsvc.tasks import pause, spawn
 from chatsvc.wire import errors, schema
 from chatsvc.wire.errors import Refusal
+from chatsvc.wire.limits import Limits
 from chatsvc.wire.schema import Message
 
 log = Logger()
@@ -55,37 +56,50 @@ def _named(body: Raw) -> bytes:
 
 
 @request("SENDMSG", Message, checks_binding=True, payload=True, joins=("SENDMSG",), error_body=_named)
-async def send(call: Call, message: Message) -> schema.MessageName:
+def send(call: Call, message: Message) -> Awaitable[None]:
     """Store a message in both mailboxes; who is online is told by the store."""
+    hub = call.hub
+    call.echo = schema.encode(schema.MessageName(message.md5encoded))
     _check_message(call, message)
-    if message.filemd5 is None and not rendering.is_long(message.content, call.hub.limits.inline_content):
-        return await _store(call, message)
-    call.session.exclusive = True  # a later message that needs no file work would overtake this one
-    try:
-        if await call.hub.store.accounts.get(message.targetid) is None:
-            raise Refusal(errors.USER_NOT_FOUND)  # before anything is written to the disk
-        return await _store(call, message)
-    finally:
-        call.session.exclusive = False
-
-
-async def _store(call: Call, message: Message) -> schema.MessageName:
-    hub, name, target = call.hub, message.md5encoded, message.targetid
     repeat = None
     if message.timestamp is None:
         message.timestamp = int(hub.clock.seconds() * 1000)
     else:
-        repeat = keys.message_key(f"{target}:{message.timestamp}:{name}")
-    file = None
-    if message.filemd5 is not None:
-        stored = await _file_of(call, message.filemd5, repeat)
-        if stored is None:
-            return schema.MessageName(name)
-        file = (keys.message_key(name), stored.md5, stored.packed())
-    stored_form = await rendering.to_stored(message, hub.limits.inline_content, hub.blobs)
-    await hub.store.mail.append(Outgoing(call.user_id, target, call.device.id, repeat, *stored_form, file))
-    hub.stats.messages_stored += 1
-    return schema.MessageName(name)
+        repeat = keys.repeat(message.targetid, message.timestamp, message.md5encoded)
+    if message.filemd5 is None and not rendering.is_long(message.content, hub.limits.inline_content):
+        return _append(call, message, repeat, rendering.stored(message))
+    return _send_with_files(call, message, repeat)
+
+
+def _append(
+    call: Call,
+    message: Message,
+    repeat: str | None,
+    stored: rendering.Stored,
+    file: tuple[str, str, bytes] | None = None,
+) -> Awaitable[None]:
+    return call.hub.store.mail.append(
+        Outgoing(call.user_id, message.targetid, call.device.id, repeat, stored.message, stored.flags, file)
+    )
+
+
+async def _send_with_files(call: Call, message: Message, repeat: str | None) -> None:
+    """Store a message that has a file, or whose content is long enough to be one."""
+    hub = call.hub
+    call.session.exclusive = True  # a later message that needs no file work would overtake this one
+    try:
+        if await hub.store.accounts.get(message.targetid) is None:
+            raise Refusal(errors.USER_NOT_FOUND)  # before anything is written to the disk
+        file = None
+        if message.filemd5 is not None:
+            found = await _file_of(call, message.filemd5, repeat)
+            if found is None:
+                return
+            file = (keys.message_key(message.md5encoded), found.md5, found.packed())
+        stored = await rendering.to_stored(message, hub.limits.inline_content, hub.blobs)
+        await _append(call, message, repeat, stored, file)
+    finally:
+        call.session.exclusive = False
 
 
 def _check_message(call: Call, message: Message) -> None:
@@ -168,22 +182,13 @@ async def _parts(call: Call, limit: int | None) -> AsyncGenerator[Part, None]:
             session.limit_position = None
         elif session.limit_position is not None:
             start = max(start, session.limit_position)
-        answer = _Answer(call, delivery, start, limit)
-        async for entry, message in _foreign(call, delivery.user_id, start, last):
-            if answer.is_full(message):
-                if limit is not None:
-                    session.limit_position = answer.end
-                    yield answer.part(more=True)
-                    return
-                yield answer.part(more=True)
-                answer = _Answer(call, delivery, answer.end, limit)
-            answer.add(entry, message)
-        answer.end = last
-        if limit is not None:
-            session.limit_position = last
-        yield answer.part(more=False)
-        if call.device.delivery is delivery:  # else it is another mailbox that is pushed here
-            reached = last
+        async for part in _answers(call, delivery, start, last, limit):
+            # Else the binding has ended, and it is another mailbox that is read and pushed here.
+            if limit is not None and call.device.delivery is delivery:
+                session.limit_position = part.end
+            yield part
+            if call.device.delivery is delivery:
+                reached = part.end
     finally:
         session.release(reached)
 
@@ -206,60 +211,63 @@ async def _open(call: Call) -> tuple[Delivery, int]:
     return device.delivery, last
 
 
-async def _foreign(
-    call: Call, user_id: int, after: int, last: int
-) -> AsyncGenerator[tuple[Entry, bytes], None]:
-    """The entries up to `last` that this device did not send, with their messages for this reader."""
-    hub, device = call.hub, call.device
-    dialect = call.session.outlet.dialect
-    while after < last:
-        entries = await hub.store.mail.read(user_id, after, _PAGE)
-        if not entries:
-            return
-        for entry in entries:
-            after = entry.position
-            if after > last:
-                return
-            if entry.origin == device.id:
-                continue
-            message = rendering.inline(entry, dialect)
+async def _answers(
+    call: Call, delivery: Delivery, start: int, last: int, limit: int | None
+) -> AsyncGenerator[Part, None]:
+    """What is for this device between two positions, in answers; with a limit, the first of them."""
+    hub, dialect = call.hub, call.session.outlet.dialect
+    answer, read_to = _Answer(hub.limits, delivery, start, limit), start
+    while read_to < last:
+        page = await hub.store.mail.read_for(delivery.user_id, call.device.id, read_to, last, _PAGE)
+        for stored in page.messages:
+            message = rendering.inline(stored, dialect)
             if message is None:
-                message = await rendering.whole(entry, dialect, hub.blobs)
-            yield entry, message
+                message = await rendering.whole(stored, dialect, hub.blobs)
+            if answer.add(stored, message):
+                continue
+            yield answer.part(answer.end, more=True)
+            if limit is not None:
+                return
+            answer = _Answer(hub.limits, delivery, answer.end, limit)
+            answer.add(stored, message)
+        read_to = page.end
+    yield answer.part(last, more=False)
 
 
 class _Answer:
     """One answer of a FETCHMSG while it fills."""
 
-    def __init__(self, call: Call, delivery: Delivery, start: int, limit: int | None) -> None:
-        limits = call.hub.limits
+    def __init__(self, limits: Limits, delivery: Delivery, start: int, limit: int | None) -> None:
         self._delivery = delivery
-        self._most = limits.answer_messages if limit is None else min(limit, limits.answer_messages)
-        self._room = limits.answer_bytes - _ANSWER_FRAME
         self._start = start
+        self._left = limits.answer_messages if limit is None else min(limit, limits.answer_messages)
+        self._room = limits.answer_bytes - _ANSWER_FRAME
         self._messages: list[bytes] = []
-        self._newest: Entry | None = None
-        self.end = start
+        self._newest: Incoming | None = None
 
-    def is_full(self, message: bytes) -> bool:
-        """Whether this message must go into the next answer."""
-        return bool(self._messages) and (len(self._messages) >= self._most or len(message) >= self._room)
-
-    def add(self, entry: Entry, message: bytes) -> None:
-        """Put the next message in."""
+    def add(self, stored: Incoming, message: bytes) -> bool:
+        """Put the next message in, as this reader sees it; False if it must go into the next answer."""
+        if self._messages and (not self._left or len(message) >= self._room):
+            return False
         self._messages.append(message)
+        self._left -= 1
         self._room -= len(message) + 1
-        self._newest = entry
-        self.end = entry.position
+        self._newest = stored
+        return True
 
-    def part(self, *, more: bool) -> Part:
-        """The answer, newest message first."""
+    @property
+    def end(self) -> int:
+        """Where its newest message stands in the mailbox."""
+        return self._start if self._newest is None else self._newest.position
+
+    def part(self, end: int, *, more: bool) -> Part:
+        """The answer, newest message first; it takes the device to `end`."""
         body = b'{"messages":[%b],"more":%b}' % (
             b",".join(reversed(self._messages)),
             b"true" if more else b"false",
         )
         newest = None if self._newest is None else rendering.timestamp_of(self._newest)
-        return Part(body, self._delivery, self._start, self.end, newest)
+        return Part(body, self._delivery, self._start, end, newest)
 
 
 @request("ACKFETCH", Raw, checks_binding=True, answers=False, joins=("FETCHMSG", "ACKFETCH"))
@@ -288,7 +296,7 @@ async def _take_acks(hub: Hub, device: Device) -> None:
     try:
         while acks:
             await acks[0]()
-            acks.popleft()
+            del acks[0]
     except Refusal:
         spawn(_take_acks_later(hub, device), "acknowledging")
     except Exception:
@@ -317,20 +325,14 @@ async def _end_by_message(
 
     The mailbox is read again rather than kept: a device may leave any number unacknowledged.
     """
-    position, before_later = delivery.cursor, None
-    while position < delivered:
-        entries = await hub.store.mail.read(delivery.user_id, position, _PAGE)
-        for entry in entries:
-            if entry.position > delivered:
-                break
-            if entry.origin == device.id:
-                continue
-            found = rendering.timestamp_of(entry)
+    read_to, before_later = delivery.cursor, None
+    while read_to < delivered:
+        page = await hub.store.mail.read_for(delivery.user_id, device.id, read_to, delivered, _PAGE)
+        for stored in page.messages:
+            found = rendering.timestamp_of(stored)
             if found == timestamp:
-                return entry.position
+                return stored.position
             if found > timestamp and before_later is None:
-                before_later = entry.before
-        if not entries:
-            break
-        position = entries[-1].position
+                before_later = stored.position - 1
+        read_to = page.end
     return delivered if before_later is None else before_later

@@ -46,17 +46,26 @@ def is_long(content: str, inline_limit: int) -> bool:
     return len(content) > inline_limit or (not content.isascii() and len(encode(content)) > inline_limit)
 
 
+def stored(message: Message) -> Stored:
+    """The stored form of a message whose content is not long."""
+    return Stored(encode(message), _wrap_flag(message.content))
+
+
 async def to_stored(message: Message, inline_limit: int, blobs: Blobs) -> Stored:
     """The stored form; content over `inline_limit` bytes goes to the blob directory.
 
     `message` is used up: its content may be taken out.
     """
-    flags = b"" if decoded(message.content) is not None else _WRAP
-    if is_long(message.content, inline_limit):
-        blob = await blobs.put(encode(message.content))
-        flags += _BLOB + blob.sha256.encode()
-        message.content = ""
-    return Stored(encode(message), flags)
+    if not is_long(message.content, inline_limit):
+        return stored(message)
+    flags = _wrap_flag(message.content)
+    blob = await blobs.put(encode(message.content))
+    message.content = ""
+    return Stored(encode(message), flags + _BLOB + blob.sha256.encode())
+
+
+def _wrap_flag(content: str) -> bytes:
+    return _WRAP if decoded(content) is None else b""
 
 
 def content_blob(flags: bytes) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 from errno import EDQUOT, ENOSPC
+from inspect import iscoroutinefunction
 from typing import Any, NamedTuple, Protocol
 
 from msgspec import Raw
@@ -19,7 +20,7 @@ from chatsvc.chat.session import Device, Gone, Session
 from chatsvc.passwords import Busy
 from chatsvc.stats import Outcome
 from chatsvc.store.link import LINK_WAIT
-from chatsvc.tasks import as_failure
+from chatsvc.tasks import Pending, as_failure, started
 from chatsvc.wire import errors, schema
 from chatsvc.wire.errors import Refusal
 from chatsvc.wire.frames import RELEASED, Head, frame
@@ -27,8 +28,6 @@ from chatsvc.wire.schema import BadEnvelope, envelope
 
 log = Logger()
 
-#: Bytes of a file that are read and queued at a time.
-CHUNK = 256 * 1024
 #: Seconds after an answer from which on a request other than FETCHMSG says that the answer was read:
 #: the released client sends several at its start without waiting.
 IMPLICIT_AFTER = 1.0
@@ -57,6 +56,8 @@ class Row(NamedTuple):
     joins: frozenset[str]
     #: False: there is no answer, ever.
     answers: bool
+    #: The handler is a plain function: what it returns is all that there is to wait for.
+    direct: bool
     #: The body of an ERR, from the request's.
     error_body: Callable[[Raw], bytes]
     #: A request without body that is answered after this one, unasked, on a `released` connection.
@@ -82,7 +83,7 @@ def request(
 
     It is called with the `Call` and the body in its `shape`, and returns the answer's body: a struct of
     `chatsvc.wire.schema`, JSON as bytes, None, a `FileAnswer`, or an iterator of `Part`. It raises
-    `Refusal` for an ERR.
+    `Refusal` for an ERR. A plain function that returns an awaitable costs less than a coroutine.
     """
 
     def register(handler: Callable[[Call, Any], Awaitable[Any]]) -> Callable[[Call, Any], Awaitable[Any]]:
@@ -96,6 +97,7 @@ def request(
             payload,
             frozenset(joins),
             answers,
+            not iscoroutinefunction(handler),
             error_body,
             followed_by,
         )
@@ -108,8 +110,11 @@ class Call:
     """One request under way: what a handler may know of it."""
 
     __slots__ = (
+        "answer",
         "arrived",
         "body",
+        "closes",
+        "echo",
         "kind",
         "outcome",
         "payload",
@@ -119,6 +124,7 @@ class Call:
         "received",
         "row",
         "session",
+        "size",
         "tokenid",
     )
 
@@ -135,6 +141,13 @@ class Call:
         self.outcome: Outcome = "none"
         self.payload: Payload | None = None
         self.payload_length = head.payload_length
+        #: Bytes of JSON that it holds as long as it is not answered.
+        self.size = 0 if head.json is None else len(head.json)
+        #: The frames that end its answer, once they are there, and whether the connection closes after them.
+        self.answer: bytes | None = None
+        self.closes = False
+        #: What a handler has said of an OK's body beforehand, as JSON.
+        self.echo = b"null"
         #: It is a request, whatever else is wrong with it.
         self.readable = False
         self.problem: str | None = None
@@ -168,16 +181,24 @@ class Call:
     @property
     def device(self) -> Device:
         """The device that the request came from."""
-        if self.session.device is None:
+        device = self.session.device
+        if device is None:
             raise Gone
-        return self.session.device
+        return device
 
     @property
     def user_id(self) -> int:
         """The user to whom that device is bound."""
-        if self.device.user_id is None:
+        user_id = self.device.user_id
+        if user_id is None:
             raise Refusal(errors.NOT_LOGGED_IN)  # the binding has just ended
-        return self.device.user_id
+        return user_id
+
+    @property
+    def is_late(self) -> bool:
+        """Whether it has waited behind others for a store that is away, and so has no time left to wait."""
+        waited = self.hub.clock.seconds() - self.received
+        return waited > LINK_WAIT and not self.hub.store.up
 
     @property
     def wraps(self) -> bool:
@@ -206,25 +227,67 @@ class Closing(Exception):  # noqa: N818 - carries the last answer
         self.answer = answer
 
 
+def begin(call: Call) -> Pending[None] | None:
+    """Begin a request that has one thing to wait for, and nothing to ask before; None if it is another one.
+
+    Most that come are messages, and such; in this way they cost no coroutine. `conclude` ends it.
+    """
+    row = call.row
+    if row is None or not row.direct or call.problem is not None or call.payload_length:
+        return None
+    if not _settled(call) or call.is_late:
+        return None
+    if call.arrived is not None:
+        _acknowledge_before(call)
+    try:
+        work = row.handler(call, schema.decode_body(call.body, row.shape))
+    except Exception as error:
+        refused: Pending[None] = Pending()
+        refused.fail(error)
+        return refused
+    return work if isinstance(work, Pending) else started(_of(work))
+
+
+async def _of(work: Awaitable[None]) -> None:
+    await work
+
+
+def conclude(call: Call, work: Pending[None]) -> bytes:
+    """The frames that answer a request, when what `begin` gave is done. Raises `Gone`."""
+    try:
+        work.result()
+        call.outcome = "ok"
+        return frame(call.session.outlet.dialect, envelope(call.kind, call.echo))
+    except Gone:
+        raise
+    except Exception as error:
+        return _told(call, error)
+    finally:
+        _count(call)
+
+
 async def perform(call: Call) -> bytes:
     """Carry a request out; gives the frames that end its answer. Raises `Closing` or `Gone`."""
     try:
         answer = await _perform(call)
     finally:
-        hub = call.session.hub
-        hub.stats.requests[call.kind][call.outcome].observe(hub.clock.seconds() - call.received)
+        _count(call)
     if call.row is not None and call.row.followed_by is not None and call.session.outlet.dialect is RELEASED:
         json = schema.encode({"request": call.row.followed_by})
         answer += await _perform(Call(call.session, Head(json, 0), None, call.received))
     return answer
 
 
+def _count(call: Call) -> None:
+    hub = call.session.hub
+    hub.stats.requests[call.kind][call.outcome].observe(hub.clock.seconds() - call.received)
+
+
 async def _perform(call: Call) -> bytes:
     session, row = call.session, call.row
     try:
         _acknowledge_before(call)
-        late = call.hub.clock.seconds() - call.received > LINK_WAIT and (row is None or row.answers)
-        if late and not call.hub.store.up:
+        if call.is_late and (row is None or row.answers):
             raise Refusal(errors.STORAGE_UNAVAILABLE)  # it has waited behind others for the store already
         if call.readable and not _settled(call):
             await _identify(call)
@@ -241,17 +304,15 @@ async def _perform(call: Call) -> bytes:
     except (Gone, Closing):
         raise
     except Exception as error:
-        info = _info(call, error)
-        if info == errors.NOT_LOGGED_IN and session.device is not None:
-            call.hub.doubt(session.device)
+        answer = _told(call, error)
         await discard(call.payload)
-        return _refusal(call, info)
+        return answer
     if isinstance(result, FileAnswer):
         return await _send_file(call, result)
     if not row.answers:
         return b""
     call.outcome = "ok"
-    body = result if isinstance(result, bytes) else schema.encode(result)
+    body = result if isinstance(result, bytes) else call.echo if result is None else schema.encode(result)
     return frame(session.outlet.dialect, envelope(row.kind, body))
 
 
@@ -280,7 +341,7 @@ def _settled(call: Call) -> bool:
         device is not None
         and call.tokenid in (None, device.token)
         and call.session.position is not None
-        and call.hub.is_fresh(device)
+        and call.hub.is_fresh(device, call.received)
     )
 
 
@@ -329,6 +390,14 @@ async def _guard(call: Call, row: Row) -> None:
         raise Refusal(errors.NOT_LOGGED_IN)
 
 
+def _told(call: Call, error: Exception) -> bytes:
+    """The answer to a request that failed."""
+    info = _info(call, error)
+    if info == errors.NOT_LOGGED_IN and call.session.device is not None:
+        call.hub.doubt(call.session.device)
+    return _refusal(call, info)
+
+
 def _info(call: Call, error: Exception) -> str:
     """What a client is told; whatever is not meant for clients is logged, and told as our fault."""
     if isinstance(error, Refusal):
@@ -375,9 +444,7 @@ async def _send_file(call: Call, answer: FileAnswer) -> bytes:
     try:
         json = envelope(call.kind, schema.encode(answer.body))
         outlet.send(frame(outlet.dialect, json, download.size))
-        while data := await download.read(CHUNK):
-            outlet.send(data)
-            await outlet.drained(CHUNK)
+        await outlet.send_file(download)
     except Gone:
         raise
     except Exception as error:

@@ -19,6 +19,7 @@ from chatsvc.tasks import pause, spawn
 from chatsvc.wire.frames import Dialect
 
 if TYPE_CHECKING:
+    from chatsvc.blobs import Download
     from chatsvc.chat.hub import Hub
 
 log = Logger()
@@ -44,6 +45,9 @@ class Outlet(Protocol):
 
     def send(self, data: bytes) -> None:
         """Queue whole frames, or the next part of one."""
+
+    async def send_file(self, file: Download) -> None:
+        """Send what is left of a file; raises `Gone`, and what reading it does."""
 
     async def drained(self, below: int) -> None:
         """Return once at most `below` bytes wait to be written; raises `Gone` when the peer is."""

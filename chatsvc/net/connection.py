@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from twisted.internet.abstract import FileDescriptor
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from chatsvc.chat.requests import Call, Closing, perform
+from chatsvc.chat.requests import Call, Closing, begin, conclude, perform
 from chatsvc.chat.session import Gone, Session
 from chatsvc.net.outbox import Outbox
 from chatsvc.net.proxied import unwrap
 from chatsvc.tasks import Pending, as_failure, run
 from chatsvc.wire.errors import Violation
-from chatsvc.wire.frames import FrameReader, frame
+from chatsvc.wire.frames import FrameReader, Head, frame
 from chatsvc.wire.schema import envelope
 
 if TYPE_CHECKING:
@@ -25,27 +26,13 @@ if TYPE_CHECKING:
 
 log = Logger()
 
-#: Payload bytes held while a request is busy with what came before.
+#: Payload bytes that a plain socket is asked for at a time, as each time costs a turn of the event loop and a
+#: visit to a thread; and that are held while a request is busy with what came before.
 _PAYLOAD_HELD = 256 * 1024
 #: What a peer may still send, in bytes, and how long it may take, in seconds, after its last answer.
 #: Closing at once would reset the connection, and the answer might never be read.
 _LINGER_BYTES = 16 * 1024 * 1024
 LINGER = 5.0
-
-
-class _Slot:
-    """A place in the order of the answers."""
-
-    __slots__ = ("answer", "closes", "kind", "size")
-
-    def __init__(
-        self, kind: str, answer: bytes | None = None, *, closes: bool = False, size: int = 0
-    ) -> None:
-        self.kind = kind
-        self.answer = answer
-        self.closes = closes
-        #: Bytes of JSON that the request takes as long as it is not answered.
-        self.size = size
 
 
 class _Payload:
@@ -56,12 +43,15 @@ class _Payload:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self.waiting: Pending[None] | None = None
+        connection.transport.bufferSize = _PAYLOAD_HELD
 
     async def read(self) -> bytes:
         """The next part; empty at the end. Raises `Gone` if it will never come."""
         reader = self._connection.reader
         while True:
             data = reader.read_payload()
+            if not reader.payload_left:
+                self._connection.transport.bufferSize = FileDescriptor.bufferSize
             self._connection.regulate()
             if data or not reader.payload_left:
                 return data
@@ -81,6 +71,13 @@ class _Payload:
 class Connection(Protocol):
     """The server's side of a client connection."""
 
+    __slots__ = (
+        "_advancing", "_answering", "_began", "_begins", "_clock", "_half_closed", "_held", "_kinds",
+        "_limits", "_lingered", "_next", "_no_more", "_over_budget", "_payload", "_proxied", "_proxy",
+        "_reading", "_running", "_server", "address", "connected", "counted", "cut_at", "ended", "outbox",
+        "progress", "progress_at", "reader", "received_at", "session", "transport",
+    )  # fmt: skip
+
     transport: Any
 
     def __init__(self, server: Server, address: str) -> None:
@@ -89,16 +86,18 @@ class Connection(Protocol):
         self._limits = server.limits
         self.address = address
         self.reader = FrameReader(server.limits)
-        self._running: deque[_Slot] = deque()
+        self._running: list[Call] = []  # in the order of their answers
         self._kinds: dict[str, int] = {}
         self._next: Call | None = None  # it is read, but may not start yet
-        self._read_size = 0  # of the JSON that was read last
         self._held = 0  # bytes of JSON of all requests that are read and not answered
         self._payload: _Payload | None = None
         self._advancing = False
+        self._answering = False  # at the end of this turn
         self._reading = True
         self._over_budget = False
         self._began: float | None = None
+        #: Whether its first request may begin; None before that has come.
+        self._begins: bool | None = None
         self._lingered: int | None = None
         self._half_closed = False
         #: No request is begun any more: the stream is broken, or the server stops.
@@ -124,7 +123,7 @@ class Connection(Protocol):
         for option in ("setTcpNoDelay", "setTcpKeepAlive"):
             if hasattr(self.transport, option):  # a UNIX socket has neither
                 getattr(self.transport, option)(True)
-        self.outbox = Outbox(self.transport, self._clock, self._written)
+        self.outbox = Outbox(self.transport, self._server.turn, self._written)
         self.session = Session(self._server.hub, self.outbox)
         self.outbox.attach()
         self._server.opened(self)
@@ -146,8 +145,18 @@ class Connection(Protocol):
         self.reader.receive(data)
         if self._payload is not None:
             self._payload.wake()
-        self._advance()
+        if self._begins is None:
+            self._begins = self._server.may_enter(self)
+        if self._begins:
+            self._advance()
         self._account()
+
+    def enter(self) -> None:
+        """It is this connection's turn to begin its first request."""
+        self._begins = True
+        if not self.session.closed:
+            self._advance()
+            self._account()
 
     def readConnectionLost(self) -> None:
         """The peer has closed its sending half: answer what it sent, then close."""
@@ -156,7 +165,8 @@ class Connection(Protocol):
         self.session.peer_closed(0 if self._proxied else self.outbox.reached_peer())
         if self._payload is not None:
             self._payload.wake()
-        self._advance()
+        if self._begins is not False:
+            self._advance()
 
     def writeConnectionLost(self) -> None:
         """We have closed our sending half; what the peer still sends is thrown away for a while."""
@@ -189,8 +199,10 @@ class Connection(Protocol):
         except Violation as violation:
             self._no_more = True
             self._server.hub.stats.violations += 1
-            json = envelope("UNKNOWN", info=str(violation))
-            self._add(_Slot("UNKNOWN", frame(self.outbox.dialect, json), closes=True))
+            last = Call(self.session, Head(None, 0), None, self.received_at)
+            last.answer = frame(self.outbox.dialect, envelope("UNKNOWN", info=str(violation)))
+            last.closes = True
+            self._add(last)
             self._answer()
         finally:
             self._advancing = False
@@ -211,57 +223,78 @@ class Connection(Protocol):
                 self.outbox.dialect = self.reader.dialect
         if head is None:
             return None
-        self._read_size = len(head.json or b"")
-        self._held += self._read_size
         arrived, self._began = self._began, None
-        return Call(self.session, head, arrived, self.received_at)
+        call = Call(self.session, head, arrived, self.received_at)
+        self._held += call.size
+        return call
 
-    def _add(self, slot: _Slot) -> None:
-        self._running.append(slot)
-        self._kinds[slot.kind] = self._kinds.get(slot.kind, 0) + 1
+    def _add(self, call: Call) -> None:
+        self._running.append(call)
+        self._kinds[call.kind] = self._kinds.get(call.kind, 0) + 1
 
     def _start(self, call: Call) -> None:
-        slot = _Slot(call.kind, size=self._read_size)
-        self._add(slot)
+        self._add(call)
         if call.payload_length:
             call.payload = self._payload = _Payload(self)
+        work = begin(call)
+        if work is None:
+            run(perform(call), partial(self._answered, call), partial(self._failed, call))
+        elif work.done:
+            self._conclude(call, work)
+        else:
+            work.when_done(partial(self._conclude, call, work))
 
-        def done(answer: bytes) -> None:
-            slot.answer = answer
-            self._answer()
+    def _conclude(self, call: Call, work: Pending[None]) -> None:
+        """A request that had one thing to wait for is done; with others, mostly, that came with it.
 
-        def failed(error: Exception) -> None:
-            slot.answer = b""
-            if isinstance(error, Closing):
-                slot.answer, slot.closes = error.answer, True
-            elif not isinstance(error, Gone):
-                log.failure("A request could not be answered", failure=as_failure(error))
-                self.outbox.abort()
-            self._answer()
+        So it is answered at the end of the turn, when all of them are.
+        """
+        try:
+            call.answer = conclude(call, work)
+        except Exception as error:
+            self._failed(call, error)
+            return
+        if not self._answering:
+            self._answering = True
+            self._server.turn.at_end(self._answer)
 
-        run(perform(call), done, failed)
+    def _answered(self, call: Call, answer: bytes) -> None:
+        call.answer = answer
+        self._answer()
+
+    def _failed(self, call: Call, error: Exception) -> None:
+        call.answer = b""
+        if isinstance(error, Closing):
+            call.answer, call.closes = error.answer, True
+        elif not isinstance(error, Gone):
+            log.failure("A request could not be answered", failure=as_failure(error))
+            self.outbox.abort()
+        self._answer()
 
     def _answer(self) -> None:
         """Send the answers that are ready, in the order of the requests."""
+        self._answering = False
         running, outbox = self._running, self.outbox
-        while running and running[0].answer is not None:
-            slot = running.popleft()
-            assert slot.answer is not None
-            self._held -= slot.size
-            left = self._kinds[slot.kind] - 1
+        before = len(running)
+        while running and (answer := running[0].answer) is not None:
+            call = running.pop(0)
+            self._held -= call.size
+            left = self._kinds[call.kind] - 1
             if left:
-                self._kinds[slot.kind] = left
+                self._kinds[call.kind] = left
             else:
-                del self._kinds[slot.kind]
-            outbox.send(slot.answer)
-            self.session.ledger.answer(outbox.offset)
-            if slot.closes:
+                del self._kinds[call.kind]
+            outbox.send(answer)
+            if call.closes:
                 self._linger()
                 return
+        if len(running) < before:
+            self.session.ledger.answer(outbox.offset)
         if outbox.written == outbox.offset:
             self._written()
         self._server.used(self)
-        self._advance()
+        if self._next is not None or not self._reading or self.ended or self.reader.buffered:
+            self._advance()
         self._account()
 
     def _account(self) -> None:
@@ -288,12 +321,12 @@ class Connection(Protocol):
     @property
     def busy(self) -> bool:
         """Whether a request is being answered."""
-        return bool(self._running) or self._next is not None
+        return bool(self._running) or self._next is not None or self._begins is False
 
     @property
     def stalls(self) -> bool:
         """Whether a frame is unfinished, and it is the peer's turn."""
-        its_turn = (self._reading or self._over_budget) and not self.ended
+        its_turn = (self._reading or self._over_budget) and not self.ended and self._begins is not False
         return its_turn and not self.reader.at_boundary
 
     def pause_for_budget(self, paused: bool) -> None:

@@ -19,9 +19,12 @@ from twisted.python.failure import Failure
 
 log = Logger()
 
-#: Connections that may wait to be accepted. Twisted's 50 are few when all clients come back at once:
-#: whoever finds no room tries again after a second, then two, then four.
-BACKLOG = 1024
+#: Connections that may wait to be accepted; the system's limit, often 4096, may be lower. Twisted's 50 are
+#: few when all clients come back at once: who finds no room tries again after a second, then two, then four.
+BACKLOG = 16384
+#: Connections that a TCP socket accepts in one turn of the reactor. Twisted takes more and more, and then the
+#: next turn has to read what all of them have sent: a TLS handshake each, while everybody else waits.
+ACCEPTS = 16
 
 
 class CannotListen(Exception):  # noqa: N818 - a sentence for the operator
@@ -126,7 +129,7 @@ class _Opener:
 
     def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> Any:
         """As `IReactorTCP`."""
-        return self._open(factory, lambda: self._reactor.listenTCP(port, factory, backlog, interface))
+        return self._open(factory, lambda: _started(_Port(port, factory, backlog, interface, self._reactor)))
 
     def listenSSL(
         self,
@@ -170,11 +173,24 @@ class _Opener:
 def _adopt(reactor: Any, descriptor: int, factory: Any) -> Any:
     with socket.socket(fileno=descriptor) as inherited:
         inherited.setblocking(False)
-        if inherited.family != socket.AF_UNIX:
-            return reactor.adoptStreamPort(descriptor, inherited.family, factory)
-        port = _BorrowedUnixPort(inherited.dup(), factory, reactor)
-        port.startListening()
-        return port
+        if inherited.family == socket.AF_UNIX:
+            return _started(_BorrowedUnixPort(inherited.dup(), factory, reactor))
+        adopt: Any = _Port._fromListeningDescriptor  # noqa: SLF001 - what the reactor's adoptStreamPort calls
+        return _started(adopt(reactor, descriptor, inherited.family, factory))
+
+
+def _started(port: Any) -> Any:
+    port.startListening()
+    return port
+
+
+class _Port(tcp.Port):
+    """A TCP socket that accepts a few connections at a time."""
+
+    def doRead(self) -> None:  # noqa: N802 - Twisted's name
+        """Accept what waits."""
+        self.numberAccepts = min(self.numberAccepts, ACCEPTS)
+        super().doRead()  # type: ignore[no-untyped-call]
 
 
 class _BorrowedUnixPort(unix.Port):

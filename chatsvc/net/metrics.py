@@ -156,7 +156,9 @@ class _Figures(Collector):
 
     def _messages(self) -> Iterator[Metric]:
         stats = self._hub.stats
-        yield _counter("messages_stored", "Messages stored and answered OK.", stats.messages_stored)
+        yield _counter(
+            "messages_stored", "Messages stored and answered OK.", stats.requests["SENDMSG"]["ok"].count
+        )
         yield _counter("messages_pushed", "Messages queued to clients unasked.", stats.delivery_lag.count)
         lag = _histogram("delivery_lag_seconds", "From a message's storing to its being queued to a client.")
         _add(lag, [], stats.delivery_lag)

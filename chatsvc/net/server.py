@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
@@ -14,13 +14,15 @@ from chatsvc.chat.hub import Hub
 from chatsvc.net.budget import Budget
 from chatsvc.net.connection import Connection
 from chatsvc.stats import Drop
-from chatsvc.tasks import pause
+from chatsvc.tasks import Turn, pause
 from chatsvc.wire.limits import Limits
 
 log = Logger()
 
 #: Seconds between two looks at all connections: they have no timers of their own.
 SWEEP = 1.0
+#: Connections whose first request is begun in one turn of the reactor.
+ENTRIES = 16
 #: Seconds that requests under way get to be answered when the server stops.
 DRAIN = 10.0
 
@@ -33,11 +35,17 @@ class Server(Factory):
     def __init__(self, hub: Hub) -> None:
         self.hub = hub
         self.clock = hub.clock
+        #: At its end, what was sent meanwhile is written.
+        self.turn = Turn(hub.clock)
         self.limits = hub.limits
         self.budget = Budget(hub.limits)
-        self.connections: set[Connection] = set()
+        #: All that there are, in the order in which they came.
+        self.connections: dict[Connection, None] = {}
         #: Connections without a bound device, by address, the longest idle first.
         self._unbound: dict[str, OrderedDict[Connection, None]] = {}
+        #: Connections whose first request waits to be begun, and how many were begun in this turn.
+        self._entering: deque[Connection] = deque()
+        self._entered = 0
         self._sweeper = LoopingCall(self._sweep)
         self._sweeper.clock = hub.clock  # type: ignore[assignment]  # a Clock will do
         self._swept_at = 0.0
@@ -83,19 +91,42 @@ class Server(Factory):
     # What connections tell.
 
     def opened(self, connection: Connection) -> None:
-        """A client has connected."""
-        self.connections.add(connection)
+        """A client has connected.
+
+        It counts for its address once it is seen to be idle: were it at once, then of many that come back
+        together those would be closed whose requests are about to arrive.
+        """
+        self.connections[connection] = None
         self.hub.stats.accepted += 1
-        self.used(connection)
+
+    def may_enter(self, connection: Connection) -> bool:
+        """Whether a connection's first request may begin at once; else `enter` is called when it may.
+
+        When all clients come back together, those that are here already are served between a few of them
+        and the next few, and the store is asked no more at a time than it answers meanwhile.
+        """
+        if self._entered == ENTRIES:
+            self._entering.append(connection)
+            return False
+        self._entered += 1
+        if self._entered == 1:
+            self.clock.callLater(0, self._let_in)
+        return True
+
+    def _let_in(self) -> None:
+        self._entered = min(ENTRIES, len(self._entering))
+        if self._entered:
+            self.clock.callLater(0, self._let_in)
+        for _ in range(self._entered):
+            self._entering.popleft().enter()
 
     def known(self, connection: Connection, address: str) -> None:
         """A proxy has said from where a client has connected."""
         connection.address = address
-        self.used(connection)
 
     def closed(self, connection: Connection) -> None:
         """A client is gone."""
-        self.connections.discard(connection)
+        self.connections.pop(connection, None)
         self.budget.update(connection, 0)
         self._forget_unbound(connection)
 
@@ -164,5 +195,5 @@ class Server(Factory):
             return
         elif now - connection.received_at > limits.unbound_idle:
             self._drop(connection, "idle")
-        elif not connection.counted:
-            self.used(connection)  # its binding ended elsewhere
+        elif not connection.counted and now - connection.received_at >= SWEEP:
+            self.used(connection)  # it has asked nothing yet, or its binding ended elsewhere

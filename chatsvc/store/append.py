@@ -32,8 +32,9 @@ REPEAT_LIFE = 24 * 3600
 RETRY_LIFE = 60
 
 #: Both take a user's record and do all in the slot of it. `deliver` gives the entry's id; what was delivered
-#: is published by `tell`, once a user: what a call in Lua costs is paid less often then, here and where it
-#: is heard. It is text in lines, which no JSON that we write can hold: see `parse_published`.
+#: while `publishing` a function's work is told once a user: what a call in Lua costs is paid less often then,
+#: here and where it is heard. That also holds if the work fails midway, for then too it is in the mailboxes.
+#: The text has lines, which no JSON that we write can hold: see `parse_published`.
 LUA_DELIVER = """
 local call, concat = redis.call, table.concat
 local news = {}
@@ -48,11 +49,13 @@ local function deliver(user, origin, message, flags)
   lines[#lines + 1] = concat({id, origin, flags, message}, ' ')
   return id
 end
-local function tell()
+local function publishing(work)
+  local done, problem = pcall(work)
   for user, lines in pairs(news) do
     local before = call('SET', user .. ':last', lines.last, 'GET') or '0-0'
     call('SPUBLISH', user, 'm ' .. before .. '\\n' .. concat(lines, '\\n'))
   end
+  if not done then error(problem) end
 end
 """
 LUA_INDEX = """
@@ -73,28 +76,29 @@ _APPEND = Script(
     + LUA_INDEX
     + """
 local results, bound, exists = {}, {}, {}
-for i = 2, #ARGV, 10 do
-  local sender, target = '{u:' .. ARGV[i] .. '}', '{u:' .. ARGV[i + 2] .. '}'
-  local device, message, flags = ARGV[i + 1], ARGV[i + 5], ARGV[i + 6]
-  local result = 'stored'
-  if bound[sender] ~= device and call('SISMEMBER', sender .. ':devices', device) == 0 then
-    result = 'unbound'
-  elseif not exists[target] and call('EXISTS', target) == 0 then
-    result = 'no target'
-  else
-    bound[sender], exists[target] = device, true
-    if call('SET', sender .. ':repeat:' .. ARGV[i + 3], '', 'NX', 'EX', ARGV[i + 4]) then
-      deliver(sender, device, message, flags)
-      index(sender, ARGV[i + 7], ARGV[i + 8], ARGV[i + 9])
-      if target ~= sender then
-        deliver(target, '', message, flags)
-        index(target, ARGV[i + 7], ARGV[i + 8], ARGV[i + 9])
+publishing(function()
+  for i = 2, #ARGV, 10 do
+    local sender, target = '{u:' .. ARGV[i] .. '}', '{u:' .. ARGV[i + 2] .. '}'
+    local device, message, flags = ARGV[i + 1], ARGV[i + 5], ARGV[i + 6]
+    local result = 'stored'
+    if bound[sender] ~= device and call('SISMEMBER', sender .. ':devices', device) == 0 then
+      result = 'unbound'
+    elseif not exists[target] and call('EXISTS', target) == 0 then
+      result = 'no target'
+    else
+      bound[sender], exists[target] = device, true
+      if call('SET', sender .. ':repeat:' .. ARGV[i + 3], '', 'NX', 'EX', ARGV[i + 4]) then
+        deliver(sender, device, message, flags)
+        index(sender, ARGV[i + 7], ARGV[i + 8], ARGV[i + 9])
+        if target ~= sender then
+          deliver(target, '', message, flags)
+          index(target, ARGV[i + 7], ARGV[i + 8], ARGV[i + 9])
+        end
       end
     end
+    results[#results + 1] = result
   end
-  results[#results + 1] = result
-end
-tell()
+end)
 return results
 """
 )

@@ -82,6 +82,12 @@ def device_id(token: int) -> str:
     return hashlib.sha256(b"%d" % token).hexdigest()[:32]
 
 
+def repeat(target: int, timestamp: int, md5encoded: str) -> str:
+    """What makes two requests of a sender one message, as a key of its own."""
+    name = md5encoded if len(md5encoded) <= 32 else "#" + message_key(md5encoded)  # no short name is as long
+    return f"{target}:{timestamp}:{name}"
+
+
 def message_key(md5encoded: str) -> str:
     """What a message's name, which is the client's to choose, is called in a user's index of files."""
     return hashlib.sha256(md5encoded.encode()).hexdigest()[:32]

@@ -52,27 +52,28 @@ _FIRST = Script(
     + """
 local results = {}
 local repeats = #KEYS - (#ARGV - 1) / 9
-for i = 2, #ARGV, 9 do
-  local again, target, message, flags = ARGV[i + 1], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5]
-  local key, md5, file = ARGV[i + 6], ARGV[i + 7], ARGV[i + 8]
-  local result = 'stored'
-  repeats = repeats + 1
-  if redis.call('SISMEMBER', devices, ARGV[i]) == 0 then
-    result = 'unbound'
-  elseif redis.call('SET', KEYS[repeats], '', 'NX', 'EX', ARGV[i + 2]) then
-    local id = deliver(KEYS[1], ARGV[i], message, flags)
-    index(KEYS[1], key, md5, file)
-    if '{u:' .. target .. '}' ~= KEYS[1] then
-      local record = table.concat({id, target, flags, key, md5, file, message}, ' ')
-      redis.call('HSET', pending, again, record)
+publishing(function()
+  for i = 2, #ARGV, 9 do
+    local again, target, message, flags = ARGV[i + 1], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5]
+    local key, md5, file = ARGV[i + 6], ARGV[i + 7], ARGV[i + 8]
+    local result = 'stored'
+    repeats = repeats + 1
+    if redis.call('SISMEMBER', devices, ARGV[i]) == 0 then
+      result = 'unbound'
+    elseif redis.call('SET', KEYS[repeats], '', 'NX', 'EX', ARGV[i + 2]) then
+      local id = deliver(KEYS[1], ARGV[i], message, flags)
+      index(KEYS[1], key, md5, file)
+      if '{u:' .. target .. '}' ~= KEYS[1] then
+        local record = table.concat({id, target, flags, key, md5, file, message}, ' ')
+        redis.call('HSET', pending, again, record)
+        result = 'pending'
+      end
+    elseif redis.call('HEXISTS', pending, again) == 1 then
       result = 'pending'
     end
-  elseif redis.call('HEXISTS', pending, again) == 1 then
-    result = 'pending'
+    results[#results + 1] = result
   end
-  results[#results + 1] = result
-end
-tell()
+end)
 return results
 """,
     "devices",
@@ -89,14 +90,15 @@ _SECOND = Script(
     + """
 if redis.call('EXISTS', KEYS[1]) == 0 then return end
 local repeats = #KEYS - (#ARGV - 2) / 5
-for i = 3, #ARGV, 5 do
-  repeats = repeats + 1
-  if redis.call('SET', KEYS[repeats], '', 'NX', 'EX', ARGV[2]) then
-    deliver(KEYS[1], '', ARGV[i], ARGV[i + 1])
-    index(KEYS[1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4])
+publishing(function()
+  for i = 3, #ARGV, 5 do
+    repeats = repeats + 1
+    if redis.call('SET', KEYS[repeats], '', 'NX', 'EX', ARGV[2]) then
+      deliver(KEYS[1], '', ARGV[i], ARGV[i + 1])
+      index(KEYS[1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4])
+    end
   end
-end
-tell()
+end)
 """,
     "mail",
     "last",

@@ -6,7 +6,9 @@ A request type's shape lives here; what it means lives with its handler (``chats
 from __future__ import annotations
 
 import json
-from typing import Any, Literal, TypeVar
+from collections.abc import Callable
+from functools import cache
+from typing import Any, Literal, TypeVar, cast
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
@@ -182,9 +184,14 @@ def decode_body(body: bytes | Raw, shape: type[T]) -> T:
     """The body of a request in its shape; null and absent count as an empty object."""
     raw = bytes(body)
     try:
-        return msgspec.json.decode(b"{}" if raw == b"null" else raw, type=shape)
+        return cast("T", _decoder(cast("Any", shape))(b"{}" if raw == b"null" else raw))
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise Refusal(f"The body is not valid: {_reason(error)}.") from None
+
+
+@cache
+def _decoder(shape: Any) -> Callable[[bytes], Any]:
+    return msgspec.json.Decoder(shape).decode
 
 
 def message_name(body: bytes | Raw) -> str | None:
