@@ -47,6 +47,7 @@ class Store:
         """Connect; raises `Refused`."""
         if url.kind not in ("unix", "tcp") or url.tls:
             raise Refused("Only a store at a redis:// or unix:// address can be filled.")
+        self.url = url
         try:
             self._socket = _connected(url)
         except OSError as error:
@@ -116,7 +117,11 @@ def _connected(url: StoreUrl) -> socket.socket:
         return socket.create_connection((url.host, url.port), timeout=PATIENCE)
     connection = socket.socket(socket.AF_UNIX)
     connection.settimeout(PATIENCE)
-    connection.connect(url.path)
+    try:
+        connection.connect(url.path)
+    except OSError:
+        connection.close()
+        raise
     return connection
 
 
@@ -276,9 +281,11 @@ def unlogged(store: Store) -> Iterator[None]:
     try:
         yield
     finally:
-        store.ask("CONFIG", "SET", "appendonly", "yes")
-        while "1" in (store.info("aof_rewrite_in_progress"), store.info("aof_rewrite_scheduled")):
-            time.sleep(0.1)
+        # On a connection of its own: after a failure replies are due on the other.
+        with Store(store.url) as again:
+            again.ask("CONFIG", "SET", "appendonly", "yes")
+            while "1" in (again.info("aof_rewrite_in_progress"), again.info("aof_rewrite_scheduled")):
+                time.sleep(0.1)
 
 
 def fill(plan: Plan, store: Store, now: int) -> list[tuple[str, int, int]]:

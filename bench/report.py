@@ -104,5 +104,5 @@ def _spread(figure: Figure) -> str:
 
 
 def _number(value: float) -> str:
-    """In three digits or more."""
-    return f"{value:,.{0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2}f}"
+    """In three digits, or as many as there are before the point."""
+    return f"{value:,.{0 if abs(value) >= 99.95 else 1 if abs(value) >= 9.995 else 2}f}"

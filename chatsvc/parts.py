@@ -5,6 +5,7 @@ Which parts there are, and how they fit together, is known to ``chatsvc/node.py`
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
@@ -56,6 +57,17 @@ class Parts:
                     await ended
             except Exception as error:
                 log.failure("A part could not be stopped", failure=as_failure(error))
+
+
+def spare_the_collector() -> None:
+    """Have Python's cycle collector look less often, and never at what is there now and stays for good.
+
+    Requests leave no cycles, and with ten thousand connections a full run keeps everybody waiting for as long
+    as a thousand messages take (``docs/performance.md``).
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 50)
 
 
 def why_not_started(error: Exception) -> str:

@@ -26,7 +26,7 @@ from chatsvc.net.listening import Listener
 from chatsvc.node import STORE_WAIT, Node
 from chatsvc.notify import notify
 from chatsvc.options import Options
-from chatsvc.parts import CannotStart, Parts, why_not_started
+from chatsvc.parts import CannotStart, Parts, spare_the_collector, why_not_started
 from chatsvc.settings import Settings
 from chatsvc.store.errors import Unavailable
 from chatsvc.store.store import Store
@@ -103,6 +103,7 @@ class ChatService(Service):
         serving = kind(settings, reactor, url, listeners)
         parts.add(serving.stop)
         await serving.start()
+        spare_the_collector()
         self._serving = serving
         for listener in listeners:
             log.info("Listening on {where} ({endpoint}).", where=listener.where, endpoint=listener.endpoint)

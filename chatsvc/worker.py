@@ -20,7 +20,7 @@ from chatsvc.logs import json_lines
 from chatsvc.net.http import monitoring_site
 from chatsvc.net.listening import Listener
 from chatsvc.node import Node
-from chatsvc.parts import Parts, why_not_started
+from chatsvc.parts import Parts, spare_the_collector, why_not_started
 from chatsvc.settings import Settings, decode
 from chatsvc.tasks import deferred, spawn
 from chatsvc.workers import ORDERS, REPORTS, SOCKETS
@@ -103,6 +103,7 @@ class Worker:
             self._parts.add(site.close)
         self._parts.add(node.stop)
         await node.start()
+        spare_the_collector()
 
     def _report(self, problem: str | None) -> None:
         os.write(REPORTS, msgspec.json.encode(problem) + b"\n")

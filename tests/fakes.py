@@ -9,6 +9,7 @@ import hashlib
 import inspect
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from functools import wraps
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -18,7 +19,7 @@ from twisted.internet.task import Clock
 from chatsvc.blobs import BlobMissing, StoredBlob
 from chatsvc.chat import files, messages, people  # noqa: F401 - they fill the table of requests
 from chatsvc.chat.hub import Hub
-from chatsvc.chat.requests import Call, Closing, perform
+from chatsvc.chat.requests import Call, Closing, begin, conclude, perform
 from chatsvc.chat.session import Gone, Session
 from chatsvc.store.errors import Unavailable
 from chatsvc.tasks import Pending, run
@@ -332,7 +333,13 @@ class FakeClient:
 
     async def _serve(self, call: Call) -> None:
         try:
-            answer = await perform(call)
+            work = begin(call)
+            if work is None:
+                answer = await perform(call)
+            else:
+                with suppress(Exception):  # `conclude` says what becomes of it
+                    await work
+                answer = conclude(call, work)
         except Closing as closing:
             answer, self.closing = closing.answer, True
         self.outlet.send(answer)

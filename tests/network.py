@@ -33,6 +33,8 @@ class Wire(StringTransport, FileDescriptor):  # type: ignore[misc]  # both say t
         super().__init__(lenient=True)  # type: ignore[no-untyped-call]
         self.half_closed = False
         self.deaf = False
+        #: How much the socket takes at a time; None for all.
+        self.room: int | None = None
 
     def getHandle(self) -> Wire:  # noqa: N802 - Twisted's name
         """The socket itself."""
@@ -42,8 +44,9 @@ class Wire(StringTransport, FileDescriptor):  # type: ignore[misc]  # both say t
         """As a socket that does not block."""
         if self.deaf:
             raise BlockingIOError
-        self.write(data)  # type: ignore[no-untyped-call]
-        return len(data)
+        taken = data[: self.room]
+        self.write(taken)  # type: ignore[no-untyped-call]
+        return len(taken)
 
     def loseWriteConnection(self) -> None:  # noqa: N802 - Twisted's name
         """Close our sending half."""

@@ -6,17 +6,22 @@ What the figures are is not tested: they belong to a machine.
 from __future__ import annotations
 
 import itertools
+import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import msgspec
 import pytest
+from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.__main__ import WORKLOADS, main
 from bench.people import Person
+from bench.processes import Usage, anonymous, family, peak, reset_peak, resident
 from bench.publish import BEGIN, END, publish
 from bench.report import comparison, table
 from bench.results import Results
@@ -25,10 +30,10 @@ from bench.talks import Talk
 from bench.wire import Broken, Frames, Line
 from chatsvc.wire.frames import RELEASED, frame
 from chatsvc.wire.schema import envelope
-from tests.service import ROOT
+from tests.service import ROOT, wait_for
 
-#: Parts of all that `make bench` does, and what each measures.
-PARTS = {
+#: What each workload notes figures of, in small.
+SHEETS = {
     "pairs": {"pairs, 16 in flight", "pairs, 1 in flight"},
     "paced": {"pairs, 200 messages/s"},
     "absent": {"storing for people who are away", "people who come back"},
@@ -38,47 +43,30 @@ PARTS = {
     "idle": {"40 idle connections", "40 devices that come back at once"},
     "files": {"upload", "download", "pairs, 100 messages/s, beside files"},
     "sizes": {"what is kept"},
+    "stored": {"pairs, much stored", "all to one long mailbox"},
 }
 
 
-def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "bench", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+def bench(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
 # -- the command -----------------------------------------------------------------------------------
 
 
-#: Those together that share servers; not all, so that they are tried side by side.
-TOGETHER = ["pairs,paced,absent,devices", "mailbox,sizes", "workers", "idle", "files"]
-
-
-@pytest.mark.parametrize("parts", TOGETHER)
-def test_each_part_works_in_small(parts: str, tmp_path: Path) -> None:
-    ended = bench("run", "--quick", "--only", parts, "--to", str(tmp_path))
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    results = Results.load(tmp_path / "latest.json")
-    measured = {workload for part in parts.split(",") for workload in PARTS[part]}
-    assert {figure.workload for figure in results.figures} == measured == {*results.references}
-    assert all(len(figure.values) == 1 for figure in results.figures)
-    assert {"processor", "cores", "kernel", "Python"} <= {*results.machine}
-    assert all(workload in (tmp_path / "latest.md").read_text() for workload in measured)
-    assert "<svg" in (tmp_path / "latest.svg").read_text()
-
-
-def test_all_parts_are_tried_here() -> None:
-    named = re.search(r"workloads, with commas between:\s+([\w\s,]+)\.", bench("run", "--help").stdout)
-    assert named is not None
-    assert {name.strip() for name in named[1].split(",")} == {*PARTS, "stored"}
-    assert {*",".join(TOGETHER).split(",")} == {*PARTS}
-
-
-def test_a_store_that_holds_much_is_measured_beside_an_empty_one(tmp_path: Path) -> None:
-    filled = ("--filled", str(tmp_path / "data"), "--target", "1")
-    ended = bench("run", "--quick", "--only", "stored", *filled, "--to", str(tmp_path))
+def test_all_of_it_works_in_small(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "bench", "run", "--quick", "--to", str(tmp_path)]
+    command += ["--filled", str(tmp_path / "data"), "--target", "1"]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     found = Results.load(tmp_path / "latest.json")
-    assert {figure.workload for figure in found.figures} == {"pairs, much stored", "all to one long mailbox"}
+    assert set(SHEETS) == set(WORKLOADS)
+    measured = set().union(*SHEETS.values())
+    assert {figure.workload for figure in found.figures} == measured == {*found.references}
+    assert all(len(figure.values) == 1 for figure in found.figures)
+    assert {"processor", "cores", "kernel", "Python"} <= {*found.machine}
+    assert all(workload in (tmp_path / "latest.md").read_text() for workload in measured)
+    assert "<svg" in (tmp_path / "latest.svg").read_text()
     assert (tmp_path / "data" / "store").is_dir()
 
 
@@ -87,11 +75,12 @@ def test_a_store_that_holds_much_is_measured_beside_an_empty_one(tmp_path: Path)
     [
         (["--only", "pairs,nonsense"], "No workload nonsense; there are pairs, "),
         (["--only", "stored"], "needs a store that holds much: --filled"),
+        (["--filled", "http://here"], "--filled: "),
     ],
 )
 def test_what_cannot_be_run_is_said(arguments: list[str], message: str, tmp_path: Path) -> None:
-    ended = bench("run", *arguments, "--to", str(tmp_path))
-    assert ended.returncode == 2
+    ended = bench("run", *arguments, "--to", tmp_path)
+    assert ended.exit_code == 2
     assert message in " ".join(ended.stderr.split())
 
 
@@ -142,7 +131,7 @@ def test_commits_are_compared_by_their_ratios() -> None:
 def test_the_command_compares_files(tmp_path: Path) -> None:
     results("old", [30], [10]).save(tmp_path / "old.json")
     results("new", [40], [20]).save(tmp_path / "new.json")
-    assert "-33 %" in bench("compare", str(tmp_path / "old.json"), str(tmp_path / "new.json")).stdout
+    assert "-33 %" in bench("compare", tmp_path / "old.json", tmp_path / "new.json").stdout
 
 
 @pytest.fixture
@@ -271,3 +260,34 @@ def test_an_answer_too_many_is_noticed(talk: Talk) -> None:
     give(talk.sender.line, "SENDMSG", {"md5encoded": talk.names[0]})
     with pytest.raises(Broken, match="not those to what was sent"):
         talk.check()
+
+
+# -- what processes take ---------------------------------------------------------------------------
+
+
+def test_the_family_of_a_process_has_its_children_and_theirs() -> None:
+    script = "sleep 100 & echo $!; wait"
+    with subprocess.Popen(["sh", "-c", script], stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        grandchild = int(child.stdout.readline())
+        try:
+            assert {child.pid, grandchild} < {*family(os.getpid())}
+            assert family(grandchild) == [grandchild]
+        finally:
+            os.kill(grandchild, signal.SIGKILL)
+
+
+def test_cpu_time_is_counted_for_the_server_and_for_us() -> None:
+    before = Usage.of([os.getpid()])
+    wait_for(lambda: min(Usage.of([os.getpid()]).since(before)) >= 0.02, "CPU time is used")
+    assert Usage.of([]).server == 0
+
+
+def test_the_peak_of_memory_is_that_since_it_was_reset() -> None:
+    size = 50 * 1024 * 1024
+    bytearray(b"x") * size  # a peak of before, which does not count
+    before = reset_peak(os.getpid())
+    taken = bytearray(b"x") * (size // 2)
+    grown = peak(os.getpid()) - before
+    assert len(taken) // 2 < grown < size
+    assert resident([os.getpid()]) >= anonymous(os.getpid()) > len(taken)

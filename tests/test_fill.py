@@ -58,32 +58,35 @@ def run(*options: str) -> Result:
 # -- its form --------------------------------------------------------------------------------------
 
 
+#: What differs from one key or entry to the other: names, contents, digests, numbers.
+_PARTICULAR = re.compile(rb'(?<=\{n:)[^}]+|(?<="content":")[^"]*|[0-9a-f]{32}|\d+')
+
+
 class Form(NamedTuple):
     """What can be said of a key without its owner's particulars."""
 
-    kind: str
+    kind: bytes
     expires: bool
-    #: The fields of a hash or an entry, without what is a device, and the flags of a stream's entries.
-    fields: frozenset[bytes]
+    #: The fields of a hash, or the entries of a stream.
+    inside: frozenset[bytes]
 
 
-def forms(store: Store) -> dict[str, set[Form]]:
-    """All keys by their patterns."""
-    found: dict[str, set[Form]] = {}
+def form(store: Store, key: bytes) -> Form:
+    inside: list[bytes] = []
+    kind = store.ask("TYPE", key)
+    if kind == b"hash":
+        inside = store.ask("HKEYS", key)
+    elif kind == b"stream":
+        inside = [b" ".join(fields) for _, fields in store.ask("XRANGE", key, "-", "+")]
+    general = frozenset(_PARTICULAR.sub(b"*", one) for one in inside)
+    return Form(kind, store.ask("TTL", key) > 0, general)
+
+
+def forms(store: Store) -> dict[bytes, set[Form]]:
+    """The forms of all keys, by what the keys have in common."""
+    found: dict[bytes, set[Form]] = {}
     for key in store.ask("KEYS", "*"):
-        pattern = re.sub(r"[0-9a-f]{32}|\d+|(?<=\{n:)[^}]+", "*", key.decode())
-        kind = store.ask("TYPE", key)
-        fields: list[bytes] = []
-        if kind == b"hash":
-            fields = store.ask("HKEYS", key)
-        elif kind == b"stream":
-            for _, entry in store.ask("XRANGE", key, "-", "+"):
-                names = entry[::2]
-                assert names == [b"o", b"m", b"f"]
-                fields += [re.sub(rb"[0-9a-f]{32}|\d+", b"*", entry[3].partition(b'"content"')[0]), entry[5]]
-                fields += [re.sub(rb'"[^",]+"(?=[,}])|\d+', b"*", entry[3].rpartition(b'"content"')[2])]
-        kept = frozenset(b"*" if re.fullmatch(rb"[0-9a-f]{32}", field) else field for field in fields)
-        found.setdefault(pattern, set()).add(Form(kind.decode(), store.ask("TTL", key) > 0, kept))
+        found.setdefault(_PARTICULAR.sub(b"*", key), set()).add(form(store, key))
     return found
 
 
@@ -101,7 +104,7 @@ def test_what_is_written_has_the_form_of_what_a_server_writes(store: Store, serv
     with Store(address(server.directory / "data" / "store" / "store.sock")) as servers:
         wait_for(lambda: len(servers.ask("KEYS", "*:cursors")) == 2, "both devices have acknowledged")
         written = forms(servers)
-    assert written.pop("{u:*}:online")  # it expires by itself
+    assert written.pop(b"{u:*}:online")  # it expires by itself
     assert forms(store) == written
 
 
@@ -172,8 +175,8 @@ def test_it_is_on_the_disk_at_the_end(empty: Valkey) -> None:
 
 
 def test_a_store_that_holds_something_is_left_as_it_is(empty: Valkey) -> None:
-    empty.ask("SET somebody's data")
-    done = run("--redis", f"unix://{empty.socket_path}")
+    empty.ask("SET something valuable")
+    done = run("--redis", f"unix://{empty.socket_path}", "--users", "1", "--messages", "1")
     assert done.exit_code == 1
     assert "The store is not empty." in done.output
     assert empty.ask("DBSIZE").startswith(b":1\r\n")
@@ -196,7 +199,7 @@ def test_a_store_that_takes_no_more_ends_it(empty: Valkey) -> None:
     ],
 )
 def test_what_is_no_store_to_fill_is_named(url: str, status: int, why: str) -> None:
-    done = run("--redis", url)
+    done = run("--redis", url, "--users", "1", "--messages", "1")
     assert done.exit_code == status
     assert why in done.output
 

@@ -421,3 +421,19 @@ def test_a_plain_socket_tells_exactly_what_is_written_out(node: Node) -> None:
     assert (outbox.queued, len(wire.sent())) == (0, 640 * KIB)
     assert wire.sent() == b"".join(bytes([at]) * 64 * KIB for at in range(10))
     assert Limits().send_buffer >= 64 * KIB
+
+
+def test_what_a_socket_does_not_take_at_once_goes_through_the_transport(node: Node) -> None:
+    wire, told = Wire(), list[int]()
+    outbox = Outbox(wire, node.server.turn, lambda: told.append(outbox.written))
+    outbox.attach()
+    wire.room = 100
+    outbox.send(b"a" * 200)
+    outbox.send(b"b" * 100)
+    node.clock.advance(0)
+    assert (told, len(wire.sent())) == ([100], 300)
+    outbox.send(b"c")
+    node.clock.advance(0)
+    assert len(wire.sent()) == 300  # not past what the transport still has
+    wire.flow()
+    assert (outbox.written, wire.sent()) == (301, b"a" * 200 + b"b" * 100 + b"c")

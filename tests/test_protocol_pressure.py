@@ -111,16 +111,16 @@ def test_a_fetch_that_is_not_read_waits_in_the_mailbox(server: Service, dialect:
 def test_a_large_mailbox_passes_through_little_memory(server: Service) -> None:
     alice, bob = server.user(), server.user()
     bob.close()
-    mail(alice, bob, range(600), 30 * KIB)
+    mail(alice, bob, range(1200), 30 * KIB)  # 36 MB
     before, numbers, more = server.memory, list[int](), True
     reader = server.again(bob)
     reader.send("FETCHMSG")
     while more:
         body = reader.answer().body
-        assert server.memory - before < GROWTH
+        assert server.memory - before < 2 * GROWTH
         numbers += [message["timestamp"] for message in reversed(body["messages"])]
         more = body["more"]
-    assert numbers == list(range(600))
+    assert numbers == list(range(1200))
 
 
 def test_files_that_are_not_read_take_no_memory(server: Service, dialect: str) -> None:

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.task import Clock
 from twisted.logger import LogEvent, LogLevel
 from twisted.python.failure import Failure
 
-from chatsvc.tasks import Pending, as_failure, deferred, gather, run, spawn
+from chatsvc.tasks import Pending, Turn, as_failure, deferred, gather, run, spawn, started
 
 
 class Outcomes(list[tuple[str, Any]]):
@@ -276,3 +277,52 @@ def test_gather_raises_the_first_failure_once_all_have_ended() -> None:
         assert outcomes == []
         finish()
     assert outcomes == [("error", first)]
+
+
+# -- Turns -----------------------------------------------------------------------------------------
+
+
+def test_what_has_gathered_is_done_at_the_end_of_the_turn_in_order() -> None:
+    clock, done = Clock(), list[str]()
+    turn = Turn(clock)
+
+    def first() -> None:
+        done.append("first")
+        turn.at_end(lambda: done.append("asked for meanwhile"))
+
+    turn.at_end(first)
+    turn.at_end(lambda: done.append("second"))
+    assert done == []
+    clock.advance(0)
+    assert done == ["first", "second", "asked for meanwhile"]
+    turn.at_end(lambda: done.append("the next turn"))
+    clock.advance(0)
+    assert done[3:] == ["the next turn"]
+    assert clock.getDelayedCalls() == []
+
+
+def test_a_failure_at_the_end_of_a_turn_is_logged_and_stops_nothing(
+    no_unhandled_failure: list[LogEvent],
+) -> None:
+    clock, done = Clock(), list[str]()
+    turn = Turn(clock)
+    turn.at_end(lambda: run(failing(ValueError("a bug")), lambda _: None, _raise))
+    turn.at_end(lambda: done.append("all the same"))
+    clock.advance(0)
+    assert done == ["all the same"]
+    assert [event["log_failure"].getErrorMessage() for event in no_unhandled_failure] == ["a bug"]
+    no_unhandled_failure.clear()
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
+def test_what_was_started_ends_as_its_coroutine_does() -> None:
+    asked: Pending[int] = Pending()
+    outcome = started(once(asked))
+    assert not outcome.done
+    asked.succeed(3)
+    assert outcome.result() == 3
+    with pytest.raises(ValueError, match="no"):
+        started(failing(ValueError("no"))).result()
