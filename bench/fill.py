@@ -21,7 +21,7 @@ import hiredis
 
 from chatsvc.passwords import hashed
 from chatsvc.store import keys
-from chatsvc.store.append import REPEAT_LIFE
+from chatsvc.store.append import REPEAT_LIFE, entry_text
 from chatsvc.store.devices import BOUND_LIFE
 from chatsvc.store.url import StoreUrl, parse
 from chatsvc.wire.schema import Message, encode
@@ -186,8 +186,11 @@ class Filling:
     def begin(self) -> None:
         """Raises `Refused` for a store that holds something: it may be somebody's."""
         if self._store.ask("DBSIZE"):
-            raise Refused("The store is not empty. Only an empty one is filled; this one was left as it is.")
-        # One for all: a million would take days. Whoever reads it learns nothing of the other ones' salts.
+            raise Refused(
+                "The store is not empty, and was left as it is: only an empty one is filled. "
+                "If nobody needs what it holds, FLUSHALL empties it."
+            )
+        # One for all of them: a million hashes would take hours.
         self._hash = hashed(self._plan.password, self._plan.bcrypt_cost)
 
     def finish(self) -> None:
@@ -243,7 +246,7 @@ class Filling:
     def _deliver(self, user_id: int, when: int, origin: str, message: bytes) -> None:
         self._lasts[user_id] = when
         self._store.add(
-            "XADD", keys.part(user_id, b"mail"), b"%d-0" % when, "o", origin, "m", message, "f", ""
+            "XADD", keys.part(user_id, b"mail"), b"%d-0" % when, "e", entry_text(origin, b"", message)
         )
 
     def _mark(self, number: int) -> None:

@@ -9,7 +9,7 @@ import pytest_twisted
 
 from chatsvc.store import items, keys
 from chatsvc.store import transfer as transfer_module
-from chatsvc.store.append import REPEAT_LIFE
+from chatsvc.store.append import REPEAT_LIFE, entry_text
 from chatsvc.store.items import Item
 from chatsvc.store.mail import entry_id, position
 from chatsvc.store.store import Store
@@ -154,7 +154,7 @@ async def test_both_entries_and_the_repeat_key_of_a_message_have_one_time(stores
 async def set_ahead(store: Store, user_id: int) -> int:
     """Give a mailbox an entry with an id from the future, as a clock that was set back leaves one."""
     ahead = (await store.now() + 3_600_000) << 32
-    await store.transfer.put(items.Mail(user_id, [(entry_id(ahead), [b"o", b"", b"m", b"old", b"f", b""])]))
+    await store.transfer.put(items.Mail(user_id, [(entry_id(ahead), [b"e", entry_text("", b"", b"old")])]))
     await store.transfer.put(items.End(user_id, entry_id(ahead)))
     return ahead
 
@@ -258,7 +258,7 @@ async def test_in_a_cluster_a_message_that_crosses_the_cut_is_on_both_sides(stor
             (pair[side], message) for pair, message in zip(times, messages, strict=True)
         ):
             entry = entry_id((moment + at) << 32)
-            await one.transfer.put(items.Mail(user_id, [(entry, [b"o", b"", b"m", message, b"f", b""])]))
+            await one.transfer.put(items.Mail(user_id, [(entry, [b"e", entry_text("", b"", message)])]))
             await one.transfer.put(items.End(user_id, entry))
     cluster = Transfer(one._link, one.scan, one.now, one_clock=False)
     async for item in cluster.read(Cut(moment, {})):

@@ -283,7 +283,8 @@ def test_gather_raises_the_first_failure_once_all_have_ended() -> None:
 
 
 def test_what_has_gathered_is_done_at_the_end_of_the_turn_in_order() -> None:
-    clock, done = Clock(), list[str]()
+    clock: Any = Clock()
+    done = list[str]()
     turn = Turn(clock)
 
     def first() -> None:
@@ -304,7 +305,8 @@ def test_what_has_gathered_is_done_at_the_end_of_the_turn_in_order() -> None:
 def test_a_failure_at_the_end_of_a_turn_is_logged_and_stops_nothing(
     no_unhandled_failure: list[LogEvent],
 ) -> None:
-    clock, done = Clock(), list[str]()
+    clock: Any = Clock()
+    done = list[str]()
     turn = Turn(clock)
     turn.at_end(lambda: run(failing(ValueError("a bug")), lambda _: None, _raise))
     turn.at_end(lambda: done.append("all the same"))

@@ -124,6 +124,7 @@ class Call:
         "received",
         "row",
         "session",
+        "settled",
         "size",
         "tokenid",
     )
@@ -152,6 +153,8 @@ class Call:
         self.readable = False
         self.problem: str | None = None
         self.tokenid: int | None = None
+        #: It is known whose it is; that holds until anything is waited for.
+        self.settled = False
         self.body = Raw(b"null")
         kind = self._read(head.json)
         self.row = TABLE.get(kind) if kind is not None else None
@@ -215,7 +218,7 @@ class Call:
             and not self.payload_length
             and self.row.joins.issuperset(running)
             and not self.session.exclusive
-            and _settled(self)
+            and _settle(self)
         )
 
 
@@ -235,7 +238,7 @@ def begin(call: Call) -> Pending[None] | None:
     row = call.row
     if row is None or not row.direct or call.problem is not None or call.payload_length:
         return None
-    if not _settled(call) or call.is_late:
+    if not (call.settled or _settle(call)) or call.is_late:
         return None
     if call.arrived is not None:
         _acknowledge_before(call)
@@ -289,7 +292,7 @@ async def _perform(call: Call) -> bytes:
         _acknowledge_before(call)
         if call.is_late and (row is None or row.answers):
             raise Refusal(errors.STORAGE_UNAVAILABLE)  # it has waited behind others for the store already
-        if call.readable and not _settled(call):
+        if call.readable and not _settle(call):
             await _identify(call)
         if call.payload_length:
             _admit_payload(call)
@@ -334,15 +337,17 @@ def _acknowledge_before(call: Call) -> None:
             call.hub.acknowledge(device, delivery, end)
 
 
-def _settled(call: Call) -> bool:
+def _settle(call: Call) -> bool:
     """Whether it is known whose request this is, as it is for all but a connection's first."""
-    device = call.session.device
-    return (
+    session = call.session
+    device = session.device
+    call.settled = (
         device is not None
-        and call.tokenid in (None, device.token)
-        and call.session.position is not None
-        and call.hub.is_fresh(device, call.received)
+        and (call.tokenid == device.token or call.tokenid is None)
+        and session.position is not None
+        and session.hub.is_fresh(device, call.received)
     )
+    return call.settled
 
 
 async def _identify(call: Call) -> None:

@@ -38,15 +38,15 @@ RETRY_LIFE = 60
 LUA_DELIVER = """
 local call, concat = redis.call, table.concat
 local news = {}
-local function deliver(user, origin, message, flags)
-  local id = call('XADD', user .. ':mail', '*', 'o', origin, 'm', message, 'f', flags)
+local function deliver(user, entry)
+  local id = call('XADD', user .. ':mail', '*', 'e', entry)
   local lines = news[user]
   if not lines then
     lines = {}
     news[user] = lines
   end
   lines.last = id
-  lines[#lines + 1] = concat({id, origin, flags, message}, ' ')
+  lines[#lines + 1] = id .. ' ' .. entry
   return id
 end
 local function publishing(work)
@@ -59,15 +59,17 @@ local function publishing(work)
 end
 """
 LUA_INDEX = """
-local function index(user, message_key, md5, file)
-  if file == '' then return end
+local function index(user, described)
+  if described == '' then return end
+  local message_key, md5, file = string.match(described, '(%S+) (%S+) (%S+)')
   call('HSET', user .. ':files', 'm' .. message_key, md5 .. ':' .. file)
   local known = call('HGET', user .. ':files', 'f' .. md5)
   -- Two different files with one MD5: by MD5 alone neither can be had any more.
   call('HSET', user .. ':files', 'f' .. md5, (known and known ~= file) and '' or file)
 end
 """
-#: Per message: sender, device, target, repeat, its life, message, flags, file's message key, MD5, file.
+#: Per message: sender, device, target, repeat, its life, text, file. The text is an entry's from its origin
+#: on; a file is described by the message's key, its MD5 and where it is.
 #: Everything is checked before the first write of a message: scripts do not roll back. What holds for one
 #: message of a group holds for the next, so it is asked once. Its keys are those of many users, and not
 #: declared: it is for a store that is no cluster.
@@ -77,9 +79,9 @@ _APPEND = Script(
     + """
 local results, bound, exists = {}, {}, {}
 publishing(function()
-  for i = 2, #ARGV, 10 do
+  for i = 2, #ARGV, 7 do
     local sender, target = '{u:' .. ARGV[i] .. '}', '{u:' .. ARGV[i + 2] .. '}'
-    local device, message, flags = ARGV[i + 1], ARGV[i + 5], ARGV[i + 6]
+    local device, text, file = ARGV[i + 1], ARGV[i + 5], ARGV[i + 6]
     local result = 'stored'
     if bound[sender] ~= device and call('SISMEMBER', sender .. ':devices', device) == 0 then
       result = 'unbound'
@@ -88,11 +90,11 @@ publishing(function()
     else
       bound[sender], exists[target] = device, true
       if call('SET', sender .. ':repeat:' .. ARGV[i + 3], '', 'NX', 'EX', ARGV[i + 4]) then
-        deliver(sender, device, message, flags)
-        index(sender, ARGV[i + 7], ARGV[i + 8], ARGV[i + 9])
+        deliver(sender, device .. text)
+        index(sender, file)
         if target ~= sender then
-          deliver(target, '', message, flags)
-          index(target, ARGV[i + 7], ARGV[i + 8], ARGV[i + 9])
+          deliver(target, text)
+          index(target, file)
         end
       end
     end
@@ -102,8 +104,18 @@ end)
 return results
 """
 )
-_ARGUMENTS = 10
+_ARGUMENTS = 7
 SCRIPTS = (_APPEND,)
+
+
+def entry_text(origin: str, flags: bytes, message: bytes) -> bytes:
+    """What a mailbox holds of a message, in one field: each more would cost, in scripts above all."""
+    return b"%b %b %b" % (origin.encode(), flags, message)
+
+
+def entry_parts(text: bytes) -> list[bytes]:
+    """Origin, flags and message."""
+    return text.split(b" ", 2)
 
 
 class Outgoing(Struct, frozen=True, gc=False):
@@ -140,9 +152,17 @@ class Waiting(Pending[None]):
         return REPEAT_LIFE if self.outgoing.repeat else RETRY_LIFE
 
     @property
-    def file(self) -> tuple[str, str, bytes]:
+    def text(self) -> bytes:
+        """What both mailboxes get of it, without its origin."""
+        return entry_text("", self.outgoing.flags, self.outgoing.message)
+
+    @property
+    def file(self) -> bytes:
         """Its file as the scripts take it."""
-        return self.outgoing.file or ("", "", b"")
+        if self.outgoing.file is None:
+            return b""
+        message_key, md5, file = self.outgoing.file
+        return f"{message_key} {md5} ".encode() + file
 
     def settle(self, result: bytes) -> None:
         """A script says what became of it."""
@@ -231,20 +251,21 @@ class GroupCommit:
 
 
 def _packed(waiting: Waiting) -> bytes:
-    """A message's arguments as they go to the store; `pack` would take four times as long."""
-    out, repeat = waiting.outgoing, waiting.repeat.encode()
-    return b"%b%b$%d\r\n%b\r\n%b$%d\r\n%b\r\n$%d\r\n%b\r\n%b" % (
+    """A message's arguments as they go to the store; `pack` would take longer."""
+    out, repeat, text = waiting.outgoing, waiting.repeat.encode(), waiting.text
+    return b"%b%b$%d\r\n%b\r\n%b$%d\r\n%b\r\n%b" % (
         _bulk(out.sender, out.device),
         _bulk(out.target),
         len(repeat),
         repeat,
         _bulk(waiting.repeat_life),
-        len(out.message),
-        out.message,
-        len(out.flags),
-        out.flags,
-        _bulk(*waiting.file),
+        len(text),
+        text,
+        _NO_FILE if out.file is None else _bulk(waiting.file),
     )
+
+
+_NO_FILE = packed((b"",)).data
 
 
 @lru_cache(maxsize=QUEUE_MESSAGES)

@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 from msgspec import Struct
 
 from chatsvc.store import keys
-from chatsvc.store.append import Outgoing
+from chatsvc.store.append import Outgoing, entry_parts
 from chatsvc.store.script import Route, Script
 from chatsvc.tasks import Clock, gather, pause, spawn
 from chatsvc.wire.errors import Refusal
@@ -140,8 +140,9 @@ class Mailboxes:
         start = b"(" + entry_id(after)
         found = await self._link.call(b"XRANGE", keys.part(user_id, b"mail"), start, b"+", b"COUNT", most)
         entries = []
-        for found_id, fields in found:
-            entry = Entry(position(found_id), after, fields[1].decode(), fields[5], fields[3])
+        for found_id, (_, text) in found:
+            origin, flags, message = entry_parts(text)
+            entry = Entry(position(found_id), after, origin.decode(), flags, message)
             entries.append(entry)
             after = entry.position
         return entries
@@ -156,7 +157,8 @@ class Mailboxes:
         own = device.encode()
         messages = [
             Incoming(entry, flags, message)
-            for entry, (_, origin, _, message, _, flags) in found
+            for entry, (_, text) in found
+            for origin, flags, message in (entry_parts(text),)
             if origin != own
         ]
         return Page(messages, position(found[-1][0]) if len(found) == most else until)

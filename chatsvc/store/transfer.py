@@ -13,7 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from chatsvc.store import keys
-from chatsvc.store.append import REPEAT_LIFE, RETRY_LIFE
+from chatsvc.store.append import REPEAT_LIFE, RETRY_LIFE, entry_parts
 from chatsvc.store.items import Added, Counter, Cursors, Device, End, Files, Item, Mail, Repeat, User
 from chatsvc.store.mail import entry_id, position
 from chatsvc.store.script import Route, Script
@@ -90,7 +90,7 @@ _PUT_END = Script(
     """
 redis.call('SET', last, ARGV[2])
 if redis.call('XLEN', mail) == 0 then
-  local added = redis.pcall('XADD', mail, 'MAXLEN', '=', 0, ARGV[2], 'o', '', 'm', '', 'f', '')
+  local added = redis.pcall('XADD', mail, 'MAXLEN', '=', 0, ARGV[2], 'e', '')
   if type(added) == 'table' and added.err and not string.find(added.err, 'equal or smaller') then
     return added
   end
@@ -234,7 +234,7 @@ class Transfer:
         while entries := await self._entries(user_id, after, end):
             after = position(entries[-1][0])
             for entry, fields in entries:
-                message = fields[3]
+                message = entry_parts(fields[1])[2]
                 between = _between(message)
                 other = between.targetid if between.userid == user_id else between.userid
                 if other not in recent:
@@ -247,7 +247,7 @@ class Transfer:
         found, after, end = set(), (cut.ms - self._slack) << 32, cut.end(user_id)
         while entries := await self._entries(user_id, after, end):
             after = position(entries[-1][0])
-            found |= {hashlib.sha256(fields[3]).digest() for _, fields in entries}
+            found |= {hashlib.sha256(entry_parts(fields[1])[2]).digest() for _, fields in entries}
         return found
 
     async def _entries(self, user_id: int, after: int, end: int) -> list[Stored]:

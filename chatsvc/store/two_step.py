@@ -23,6 +23,7 @@ from chatsvc.store.append import (
     Outgoing,
     Queue,
     Waiting,
+    entry_parts,
 )
 from chatsvc.store.cluster import Router
 from chatsvc.store.errors import Redirected, TryAgain, Unavailable
@@ -44,27 +45,26 @@ _SCANNED = 500
 _READ = 100
 _SWEEP_PAUSE = 0.01
 
-#: The sender's side. Per message: device, repeat, its life, target, message, flags, message key, MD5, file.
+#: The sender's side. Per message: device, repeat, its life, target, text, file; all as for `append`.
 #: The keys that make repeats known come last.
 _FIRST = Script(
     LUA_DELIVER
     + LUA_INDEX
     + """
 local results = {}
-local repeats = #KEYS - (#ARGV - 1) / 9
+local repeats = #KEYS - (#ARGV - 1) / 6
 publishing(function()
-  for i = 2, #ARGV, 9 do
-    local again, target, message, flags = ARGV[i + 1], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5]
-    local key, md5, file = ARGV[i + 6], ARGV[i + 7], ARGV[i + 8]
+  for i = 2, #ARGV, 6 do
+    local again, target, text, file = ARGV[i + 1], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5]
     local result = 'stored'
     repeats = repeats + 1
     if redis.call('SISMEMBER', devices, ARGV[i]) == 0 then
       result = 'unbound'
     elseif redis.call('SET', KEYS[repeats], '', 'NX', 'EX', ARGV[i + 2]) then
-      local id = deliver(KEYS[1], ARGV[i], message, flags)
-      index(KEYS[1], key, md5, file)
+      local id = deliver(KEYS[1], ARGV[i] .. text)
+      index(KEYS[1], file)
       if '{u:' .. target .. '}' ~= KEYS[1] then
-        local record = table.concat({id, target, flags, key, md5, file, message}, ' ')
+        local record = concat({id, target, file, text}, '\\n')
         redis.call('HSET', pending, again, record)
         result = 'pending'
       end
@@ -82,20 +82,20 @@ return results
     "files",
     "pending",
 )
-#: The target's side. Per message: message, flags, message key, MD5, file. ARGV[2] is how long a repeat of
+#: The target's side. Per message: text, file. ARGV[2] is how long a repeat of
 #: this step is recognised by the keys that come last. A user who was deleted meanwhile gets nothing.
 _SECOND = Script(
     LUA_DELIVER
     + LUA_INDEX
     + """
 if redis.call('EXISTS', KEYS[1]) == 0 then return end
-local repeats = #KEYS - (#ARGV - 2) / 5
+local repeats = #KEYS - (#ARGV - 2) / 2
 publishing(function()
-  for i = 3, #ARGV, 5 do
+  for i = 3, #ARGV, 2 do
     repeats = repeats + 1
     if redis.call('SET', KEYS[repeats], '', 'NX', 'EX', ARGV[2]) then
-      deliver(KEYS[1], '', ARGV[i], ARGV[i + 1])
-      index(KEYS[1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4])
+      deliver(KEYS[1], ARGV[i])
+      index(KEYS[1], ARGV[i + 1])
     end
   end
 end)
@@ -161,8 +161,7 @@ class TwoStep:
         args: list[bytes | str | int] = []
         for waiting in going:
             out = waiting.outgoing
-            args += (out.device, waiting.repeat, waiting.repeat_life, out.target)
-            args += (out.message, out.flags, *waiting.file)
+            args += (out.device, waiting.repeat, waiting.repeat_life, out.target, waiting.text, waiting.file)
         again = tuple(keys.part(sender, b"repeat:" + waiting.repeat.encode()) for waiting in going)
         expires = going[0].expires
         with self._left_over({sender}):
@@ -198,7 +197,7 @@ class TwoStep:
     async def _second(self, target: int, group: list[Waiting]) -> None:
         args: list[bytes | str | int] = [REPEAT_LIFE]
         for waiting in group:
-            args += (waiting.outgoing.message, waiting.outgoing.flags, *waiting.file)
+            args += (waiting.text, waiting.file)
         got = tuple(keys.got(target, waiting.outgoing.sender, waiting.repeat) for waiting in group)
         expires = group[0].expires
         with self._left_over({waiting.outgoing.sender for waiting in group}):
@@ -292,12 +291,14 @@ class TwoStep:
         while True:
             cursor, found = await self._router.call(b"HSCAN", key, cursor, b"COUNT", _READ)
             records = sorted(
-                (record.split(b" ", 6), repeat)
+                (record.split(b"\n", 3), repeat)
                 for repeat, record in zip(found[::2], found[1::2], strict=True)
             )
-            for (entry, target, flags, name, md5, file, message), repeat in records:
+            for (entry, target, file, text), repeat in records:
                 if before is None or int(entry.partition(b"-")[0]) < before:
-                    indexed = (name.decode(), md5.decode(), file) if file else None
+                    name, md5, place = file.split(b" ") if file else [b""] * 3
+                    indexed = (name.decode(), md5.decode(), place) if file else None
+                    _, flags, message = entry_parts(text)
                     outgoing = Outgoing(sender, int(target), "", repeat.decode(), message, flags, indexed)
                     waiting = Waiting(outgoing, self._clock.seconds())
                     self._lane(self._targets, outgoing.target, self._second).add(waiting)

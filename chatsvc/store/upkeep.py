@@ -32,7 +32,8 @@ _FLAGS = Script(
 local flags, reached = {}, ''
 for _, entry in ipairs(redis.call('XRANGE', mail, ARGV[1], '+', 'COUNT', ARGV[2])) do
   reached = entry[1]
-  if entry[2][6] ~= '' then flags[#flags + 1] = entry[2][6] end
+  local found = string.match(entry[2][2], '^%S* (%S+)')
+  if found then flags[#flags + 1] = found end
 end
 return {reached, flags}
 """,

@@ -102,7 +102,8 @@ class FrameReader:
             return None
         if self._discard is not None:
             return self._throw_away()
-        have = len(self._buffer) - self._offset
+        buffer, at = self._buffer, self._offset
+        have = len(buffer) - at
         if have < self._need or not have:
             return None
         if self.dialect is None and not self._detect(have):
@@ -112,7 +113,7 @@ class FrameReader:
         if have < header.size:
             self._need = header.size
             return None
-        json_length, payload_length = header.unpack_from(self._buffer, self._offset)
+        json_length, payload_length = header.unpack_from(buffer, at)
         if json_length < 0 or payload_length < 0:
             raise Violation(_NEGATIVE)
         if json_length > self._limits.json:
