@@ -87,8 +87,12 @@ def _measure_storm(sheet: Sheet, subject: str, server: Server, tokens: Sequence[
     """The first of them looks on while all others come."""
     with _looking_on(Line(server.address, tokens[0])) as waits:
         before = Usage.of(server.pids)
-        seconds, cut = _come_at_once(server.address, tokens[1:])
+        seconds, visitors = _come_at_once(server.address, tokens[1:])
         usage = Usage.of(server.pids).since(before)
+    for visitor in visitors:  # not before: that they go all at once is not what was to be seen
+        visitor.check()
+        visitor.line.close()
+    cut = sum(visitor.cut for visitor in visitors)
     sheet.note(subject, "all are back after", "s", seconds)
     sheet.note(subject, "connections cut", "", cut)
     sheet.note(subject, "longest wait of another", "ms", max(waits) * MILLI)
@@ -152,8 +156,8 @@ class _Visitor:
             raise Broken(f"A device that came back got {answers}.")
 
 
-def _come_at_once(server: Address, tokens: Sequence[int | None]) -> tuple[float, int]:
-    """Seconds until each of these devices has its answers, and how often a connection was cut."""
+def _come_at_once(server: Address, tokens: Sequence[int | None]) -> tuple[float, list[_Visitor]]:
+    """Seconds until each of these devices has its answers, and the devices."""
     began = time.perf_counter()
     with select.epoll() as epoll:
         visitors = [_Visitor(server, token, epoll) for token in tokens]
@@ -167,11 +171,7 @@ def _come_at_once(server: Address, tokens: Sequence[int | None]) -> tuple[float,
                 visitor.go_on(event)
                 if visitor.missing:
                     missing[visitor.line.socket.fileno()] = visitor
-        seconds = time.perf_counter() - began
-    for visitor in visitors:
-        visitor.check()
-        visitor.line.close()
-    return seconds, sum(visitor.cut for visitor in visitors)
+        return time.perf_counter() - began, visitors
 
 
 def _affordable(count: int) -> int:
