@@ -79,7 +79,8 @@ class _Data:
         place = max(before + 1, int(self._clock.seconds() * 1000) << 32)
         user.mail.append(Entry(place, before, origin, out.flags, out.message))
         entry = b" ".join((entry_id(place), origin.encode(), out.flags, out.message))
-        self.publish(user_id, b"m %b\n%b" % (entry_id(before), entry))
+        head = b" ".join((b"m", entry_id(before), entry_id(place), origin.encode()))
+        self.publish(user_id, head + b"\n" + entry)
         if out.file is not None:
             message_key, md5, packed = out.file
             sha256, size = packed.decode().split(":")

@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 
 from chatsvc.store import keys
 from chatsvc.store.append import Outgoing
-from chatsvc.store.mail import Entry, parse_published
+from chatsvc.store.mail import Entry, Published
 from chatsvc.store.store import Store
 from chatsvc.store.url import StoreUrl, parse
 from chatsvc.tasks import deferred
@@ -157,7 +157,7 @@ async def append(store: Any, *args: Any, **more: Any) -> None:
 
 def heard_entries(heard: list[bytes]) -> list[Entry]:
     """The entries in what was published."""
-    return [entry for text in heard for entry in parse_published(text)]
+    return [entry for text in heard for entry in Published(text).entries()]
 
 
 def outgoing(sender: int, target: int, device: str, text: bytes = b"{}", **more: Any) -> Outgoing:

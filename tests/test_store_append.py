@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
+from twisted.logger import LogEvent
 
 from chatsvc.store import keys
 from chatsvc.store.store import Store
 from chatsvc.store.url import StoreUrl
+from chatsvc.wire.errors import INTERNAL
 from tests.stores import (
     DEADLINE,
     FIXTURES,
@@ -17,6 +18,7 @@ from tests.stores import (
     new_user,
     outgoing,
     reactor,
+    refused,
     until,
 )
 
@@ -24,7 +26,9 @@ valkey = FIXTURES[0]
 
 
 @driven
-async def test_what_a_group_has_stored_when_it_fails_is_heard_and_counts(valkey: StoreUrl) -> None:
+async def test_what_a_group_has_stored_when_it_fails_is_heard_and_counts(
+    valkey: StoreUrl, no_unhandled_failure: list[LogEvent]
+) -> None:
     store = Store(reactor, valkey)
     store.start()
     try:
@@ -33,9 +37,10 @@ async def test_what_a_group_has_stored_when_it_fails_is_heard_and_counts(valkey:
         device, heard = await new_device(store, alice), await listen(store, bob)
         await store._link.write(b"SET", keys.part(carol, b"mail"), b"no stream")
         group = [store.mail.append(outgoing(alice, target, device)) for target in (bob, carol, bob)]
-        for one in group:
-            with pytest.raises(RuntimeError, match="WRONGTYPE"):
-                await one
+        assert [await refused(one) for one in group] == [INTERNAL] * 3
+        [failure] = [event["log_failure"] for event in no_unhandled_failure]
+        assert "WRONGTYPE" in failure.getErrorMessage()
+        no_unhandled_failure.clear()
         [stored] = await store.mail.read(bob, 0, 10)
         assert await store.mail.end(bob) == stored.position
         assert await store.mail.end(alice) == (await store.mail.read(alice, 0, 10))[-1].position

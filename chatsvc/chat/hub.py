@@ -15,7 +15,7 @@ from chatsvc.chat.session import Device, Gone, Session
 from chatsvc.passwords import Passwords
 from chatsvc.stats import Stats
 from chatsvc.store import keys
-from chatsvc.store.mail import parse_published
+from chatsvc.store.mail import Published
 from chatsvc.store.store import Store
 from chatsvc.tasks import Clock, gather, spawn
 from chatsvc.wire.errors import Refusal
@@ -285,8 +285,8 @@ class Hub:
         if user is None:
             return
         if data.startswith(b"m "):
-            news = News(parse_published(data))
-            user.last = max(user.last, news.entries[-1].position)
+            news = News(Published(data))
+            user.last = max(user.last, news.published.last)
             for session in tuple(user.sessions):
                 session.offer(news)
         elif data.startswith(b"r "):

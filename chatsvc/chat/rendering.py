@@ -12,10 +12,10 @@ import msgspec
 from twisted.logger import Logger
 
 from chatsvc.blobs import BlobMissing, Blobs
-from chatsvc.store.mail import Entry, Incoming
+from chatsvc.store.mail import Entry, Incoming, Published
 from chatsvc.wire.frames import Dialect, frame
 from chatsvc.wire.schema import Message, encode
-from chatsvc.wire.text import decoded, encoded
+from chatsvc.wire.text import encoded, is_encoded
 
 log = Logger()
 
@@ -65,7 +65,7 @@ async def to_stored(message: Message, inline_limit: int, blobs: Blobs) -> Stored
 
 
 def _wrap_flag(content: str) -> bytes:
-    return _WRAP if decoded(content) is None else b""
+    return b"" if is_encoded(content) else _WRAP
 
 
 def content_blob(flags: bytes) -> str | None:
@@ -110,13 +110,21 @@ def timestamp_of(stored: Incoming) -> int:
 
 
 class News:
-    """Entries on their way to any number of connections; their frames are built once a dialect."""
+    """Entries on their way to any number of connections; they are read, and their frames built, once."""
 
-    __slots__ = ("_frames", "entries")
+    __slots__ = ("_entries", "_frames", "published")
 
-    def __init__(self, entries: list[Entry]) -> None:
-        self.entries = entries
+    def __init__(self, published: Published) -> None:
+        self.published = published
+        self._entries: list[Entry] | None = None
         self._frames: dict[str, list[bytes | None]] = {}
+
+    @property
+    def entries(self) -> list[Entry]:
+        """The entries, in mailbox order."""
+        if self._entries is None:
+            self._entries = self.published.entries()
+        return self._entries
 
     def frames(self, dialect: Dialect) -> list[bytes | None]:
         """Each entry's FORWARDMSG frame; None where the message must be read from a blob first."""

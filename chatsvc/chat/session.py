@@ -165,10 +165,13 @@ class Session:
 
     def offer(self, news: News) -> None:
         """Entries were published: push those that are next, as long as the client keeps up."""
-        position, outlet = self.position, self.outlet
-        if position is None:
+        position, outlet, published = self.position, self.outlet, news.published
+        if position is None or published.last <= position or self.device is None:
             return
         waits = self._holds or self._behind
+        if published.origin == self.device.id and not waits and published.before <= position:
+            self._pass(published.last, [])  # all are its own, as mostly those of a device that sends are
+            return
         room = self.hub.limits.send_buffer - (outlet.offset - outlet.written)
         passed: list[bytes] = []
         for index, entry in enumerate(news.entries):
@@ -184,7 +187,7 @@ class Session:
             position = entry.position
         if passed:
             self._pass(position, passed)
-        if position < news.entries[-1].position:
+        if position < published.last:
             self.fall_behind()
 
     def fall_behind(self) -> None:

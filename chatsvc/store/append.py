@@ -11,14 +11,17 @@ from collections.abc import Awaitable, Callable
 from functools import lru_cache
 
 from msgspec import Struct
+from twisted.logger import Logger
 
 from chatsvc.store import keys
 from chatsvc.store.errors import Unavailable
 from chatsvc.store.link import LINK_WAIT, REPLY_TIMEOUT
 from chatsvc.store.protocol import Arg, Packed, packed
 from chatsvc.store.script import Route, Script
-from chatsvc.tasks import Clock, Pending, Turn, spawn
-from chatsvc.wire.errors import NOT_LOGGED_IN, USER_NOT_FOUND, Refusal
+from chatsvc.tasks import Clock, Pending, Turn, as_failure, spawn
+from chatsvc.wire.errors import INTERNAL, NOT_LOGGED_IN, USER_NOT_FOUND, Refusal
+
+log = Logger()
 
 #: One script call holds at most this much: a script keeps the store from everybody else.
 GROUP_MESSAGES = 64
@@ -34,16 +37,19 @@ RETRY_LIFE = 60
 #: Both take a user's record and do all in the slot of it. `deliver` gives the entry's id; what was delivered
 #: while `publishing` a function's work is told once a user: what a call in Lua costs is paid less often then,
 #: here and where it is heard. That also holds if the work fails midway, for then too it is in the mailboxes.
-#: The text has lines, which no JSON that we write can hold: see `parse_published`.
+#: The text has lines, which no JSON that we write can hold: see `Published`.
 LUA_DELIVER = """
 local call, concat = redis.call, table.concat
 local news = {}
-local function deliver(user, entry)
+local function deliver(user, origin, text)
+  local entry = origin .. text
   local id = call('XADD', user .. ':mail', '*', 'e', entry)
   local lines = news[user]
   if not lines then
-    lines = {}
+    lines = {origin = origin}
     news[user] = lines
+  elseif lines.origin ~= origin then
+    lines.origin = ''
   end
   lines.last = id
   lines[#lines + 1] = id .. ' ' .. entry
@@ -53,7 +59,8 @@ local function publishing(work)
   local done, problem = pcall(work)
   for user, lines in pairs(news) do
     local before = call('SET', user .. ':last', lines.last, 'GET') or '0-0'
-    call('SPUBLISH', user, 'm ' .. before .. '\\n' .. concat(lines, '\\n'))
+    local head = concat({'m', before, lines.last, lines.origin}, ' ')
+    call('SPUBLISH', user, head .. '\\n' .. concat(lines, '\\n'))
   end
   if not done then error(problem) end
 end
@@ -90,10 +97,10 @@ publishing(function()
     else
       bound[sender], exists[target] = device, true
       if call('SET', sender .. ':repeat:' .. ARGV[i + 3], '', 'NX', 'EX', ARGV[i + 4]) then
-        deliver(sender, device .. text)
+        deliver(sender, device, text)
         index(sender, file)
         if target ~= sender then
-          deliver(target, text)
+          deliver(target, '', text)
           index(target, file)
         end
       end
@@ -205,11 +212,18 @@ class Queue:
                 group = self._next_group()
                 try:
                     await self._commit(group)
-                except Exception as error:
-                    for waiting in group:
-                        waiting.fail(error)
+                except Refusal as refusal:
+                    self._fail(group, refusal)
+                except Exception as error:  # once, not for each of them
+                    log.failure("A group of messages could not be stored", failure=as_failure(error))
+                    self._fail(group, Refusal(INTERNAL))
         finally:
             self.busy = False
+
+    @staticmethod
+    def _fail(group: list[Waiting], refusal: Refusal) -> None:
+        for waiting in group:
+            waiting.fail(refusal)
 
     def _next_group(self) -> list[Waiting]:
         group: list[Waiting] = []

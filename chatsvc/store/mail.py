@@ -197,13 +197,27 @@ class Mailboxes:
         await self._link.write(b"HSET", keys.part(user_id, b"cursors"), device, entry_id(cursor))
 
 
-def parse_published(data: bytes) -> list[Entry]:
-    """The entries in a published `m` text, in mailbox order; see `chatsvc.store.append`."""
-    first, *lines = data.split(b"\n")
-    before, entries = position(first[2:]), []
-    for line in lines:
-        found_id, origin, flags, message = line.split(b" ", 3)
-        entry = Entry(position(found_id), before, origin.decode(), flags, message)
-        entries.append(entry)
-        before = entry.position
-    return entries
+class Published:
+    """Entries that were published together, as they follow one another in their mailbox."""
+
+    __slots__ = ("_lines", "before", "last", "origin")
+
+    def __init__(self, data: bytes) -> None:
+        """`data` is an `m` text, see `chatsvc.store.append`."""
+        head, *self._lines = data.split(b"\n")
+        _, before, last, origin = head.split(b" ")
+        #: The position of the entry before them, and that of the last of them.
+        self.before = position(before)
+        self.last = position(last)
+        #: The device that sent all of them as this mailbox's user; empty if it was not one.
+        self.origin = origin.decode()
+
+    def entries(self) -> list[Entry]:
+        """All of them, in mailbox order."""
+        before, entries = self.before, []
+        for line in self._lines:
+            found_id, origin, flags, message = line.split(b" ", 3)
+            entry = Entry(position(found_id), before, origin.decode(), flags, message)
+            entries.append(entry)
+            before = entry.position
+        return entries

@@ -61,7 +61,7 @@ publishing(function()
     if redis.call('SISMEMBER', devices, ARGV[i]) == 0 then
       result = 'unbound'
     elseif redis.call('SET', KEYS[repeats], '', 'NX', 'EX', ARGV[i + 2]) then
-      local id = deliver(KEYS[1], ARGV[i] .. text)
+      local id = deliver(KEYS[1], ARGV[i], text)
       index(KEYS[1], file)
       if '{u:' .. target .. '}' ~= KEYS[1] then
         local record = concat({id, target, file, text}, '\\n')
@@ -94,7 +94,7 @@ publishing(function()
   for i = 3, #ARGV, 2 do
     repeats = repeats + 1
     if redis.call('SET', KEYS[repeats], '', 'NX', 'EX', ARGV[2]) then
-      deliver(KEYS[1], ARGV[i])
+      deliver(KEYS[1], '', ARGV[i])
       index(KEYS[1], ARGV[i + 1])
     end
   end

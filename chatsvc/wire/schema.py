@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from functools import cache
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
@@ -162,6 +161,7 @@ class MessageList(Struct):
 
 T = TypeVar("T")
 _requests = msgspec.json.Decoder(Request)
+_decoders: dict[type[Any], Callable[[bytes], Any]] = {}  # by shape
 _encoder = msgspec.json.Encoder()
 
 
@@ -183,15 +183,14 @@ def decode_request(data: bytes) -> Request:
 def decode_body(body: bytes | Raw, shape: type[T]) -> T:
     """The body of a request in its shape; null and absent count as an empty object."""
     raw = bytes(body)
+    decode = _decoders.get(shape)
+    if decode is None:
+        decode = _decoders[shape] = msgspec.json.Decoder(shape).decode
     try:
-        return cast("T", _decoder(cast("Any", shape))(b"{}" if raw == b"null" else raw))
+        found: T = decode(b"{}" if raw == b"null" else raw)
+        return found
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise Refusal(f"The body is not valid: {_reason(error)}.") from None
-
-
-@cache
-def _decoder(shape: Any) -> Callable[[bytes], Any]:
-    return msgspec.json.Decoder(shape).decode
 
 
 def message_name(body: bytes | Raw) -> str | None:

@@ -14,8 +14,23 @@ NAME_LENGTH = 256
 PASSWORD_LENGTH = 1024
 
 
+def is_encoded(text: str) -> bool:
+    """Whether `text` is canonical base64 of UTF-8."""
+    raw = _raw(text)
+    return raw is not None and (raw.isascii() or decoded(text) is not None)
+
+
 def decoded(text: str) -> str | None:
     """The text behind canonical base64 of UTF-8, or None if `text` is not that."""
+    raw = _raw(text)
+    try:
+        return None if raw is None else raw.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _raw(text: str) -> bytes | None:
+    """The bytes behind canonical base64."""
     if len(text) % 4 or not text.isascii():
         return None
     try:
@@ -23,9 +38,9 @@ def decoded(text: str) -> str | None:
         # Only in the last group can there be bits that stand for nothing, and are not zero.
         if binascii.b2a_base64(raw[(len(raw) - 1) // 3 * 3 :], newline=False) != text[-4:].encode():
             return None
-        return raw.decode()
-    except ValueError:  # binascii.Error and UnicodeDecodeError
+    except ValueError:
         return None
+    return raw
 
 
 def encoded(text: str) -> str:
@@ -35,7 +50,7 @@ def encoded(text: str) -> str:
 
 def for_released(text: str) -> str:
     """`text` in the only form that the released client can read."""
-    return text if decoded(text) is not None else encoded(text)
+    return text if is_encoded(text) else encoded(text)
 
 
 def name_key(name: str) -> str:
