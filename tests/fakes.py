@@ -18,8 +18,9 @@ from twisted.internet.task import Clock
 
 from chatsvc.blobs import BlobMissing, StoredBlob
 from chatsvc.chat import files, messages, people  # noqa: F401 - they fill the table of requests
+from chatsvc.chat.calls import Call
 from chatsvc.chat.hub import Hub
-from chatsvc.chat.requests import Call, Closing, begin, conclude, perform
+from chatsvc.chat.requests import Closing, begin, conclude, perform
 from chatsvc.chat.session import Gone, Session
 from chatsvc.store.errors import Unavailable
 from chatsvc.tasks import Pending, run

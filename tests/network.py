@@ -14,7 +14,7 @@ from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
-from chatsvc.chat.requests import Payload
+from chatsvc.chat.calls import Payload
 from chatsvc.chat.session import Device, Session
 from chatsvc.net.connection import Connection
 from chatsvc.net.server import Server

@@ -8,8 +8,9 @@ from __future__ import annotations
 import pytest
 from twisted.logger import LogEvent
 
+from chatsvc.chat.calls import Call
 from chatsvc.chat.messages import ACK_PAUSE, ACKS_KEPT
-from chatsvc.chat.requests import Call, perform
+from chatsvc.chat.requests import perform
 from chatsvc.store.link import LINK_WAIT
 from chatsvc.wire import errors
 from chatsvc.wire.frames import Head

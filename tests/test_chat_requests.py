@@ -16,7 +16,7 @@ import pytest
 from twisted.logger import LogEvent, capturedLogs, eventAsText
 
 import chatsvc.chat
-from chatsvc.chat.requests import TABLE, Call
+from chatsvc.chat.calls import TABLE, Call
 from chatsvc.chat.session import Gone
 from chatsvc.passwords import Busy
 from chatsvc.store.errors import Unavailable

@@ -9,7 +9,8 @@ import msgspec
 import pytest
 from twisted.logger import LogEvent, capturedLogs
 
-from chatsvc.chat.requests import IMPLICIT_AFTER, Call, perform
+from chatsvc.chat.calls import Call
+from chatsvc.chat.requests import IMPLICIT_AFTER, perform
 from chatsvc.chat.session import Gone
 from chatsvc.store.files import FileEntry
 from chatsvc.wire import errors

@@ -24,7 +24,7 @@ import msgspec
 import pytest
 
 import chatsvc.net.server  # noqa: F401 - it fills the table of requests
-from chatsvc.chat.requests import TABLE
+from chatsvc.chat.calls import TABLE
 from chatsvc.settings import ROWS
 from chatsvc.store import accounts, append, devices, mail, two_step
 from chatsvc.wire import text

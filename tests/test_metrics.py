@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import twisted
 from chatsvc import __version__
-from chatsvc.chat.requests import TABLE
+from chatsvc.chat.calls import TABLE
 from chatsvc.disk import Room
 from chatsvc.net.metrics import NodeMonitor, merged
 from chatsvc.net.server import Server

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from chatsvc.chat.requests import TABLE
+from chatsvc.chat.calls import TABLE
 from chatsvc.chat.session import Gone
 from chatsvc.net import connection as connection_module
 from chatsvc.stats import Histogram, Outcome, Stats

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from chatsvc.chat.requests import TABLE
+from chatsvc.chat.calls import TABLE
 from chatsvc.net import server as _fills_the_table  # noqa: F401
 from tests.raw import Raw, unique
 from tests.service import Service, Valkey, wait_for

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from chatsvc.blobs import BlobMissing
 from chatsvc.chat.answers import FileAnswer
+from chatsvc.chat.calls import Call, request
 from chatsvc.chat.messages import MD5
-from chatsvc.chat.requests import Call, request
 from chatsvc.wire import errors, schema
 from chatsvc.wire.errors import Refusal
 from chatsvc.wire.limits import PAYLOAD_CEILING

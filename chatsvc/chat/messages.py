@@ -14,9 +14,9 @@ from twisted.logger import Logger
 from chatsvc.blobs import StoredBlob
 from chatsvc.chat import rendering
 from chatsvc.chat.answers import Part
+from chatsvc.chat.calls import Call, request
 from chatsvc.chat.delivery import Delivery
 from chatsvc.chat.hub import Hub
-from chatsvc.chat.requests import Call, request
 from chatsvc.chat.session import Device
 from chatsvc.store import keys
 from chatsvc.store.append import Outgoing

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from msgspec import UNSET
 
-from chatsvc.chat.requests import Call, request
+from chatsvc.chat.calls import Call, request
 from chatsvc.store.accounts import User
 from chatsvc.tasks import gather
 from chatsvc.wire import errors, schema, text

@@ -12,7 +12,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from chatsvc.chat.requests import Call, Closing, begin, conclude, perform
+from chatsvc.chat.calls import Call
+from chatsvc.chat.requests import Closing, begin, conclude, perform
 from chatsvc.chat.session import Gone, Session
 from chatsvc.net.outbox import Outbox
 from chatsvc.net.proxied import unwrap

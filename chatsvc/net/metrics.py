@@ -24,8 +24,8 @@ from prometheus_client.utils import floatToGoString
 
 import twisted
 from chatsvc import __version__
+from chatsvc.chat.calls import TABLE
 from chatsvc.chat.hub import Hub
-from chatsvc.chat.requests import TABLE
 from chatsvc.disk import Disk, Room
 from chatsvc.net.server import Server
 from chatsvc.stats import REQUEST_BOUNDS, Drop, Histogram
