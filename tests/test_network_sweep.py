@@ -204,6 +204,14 @@ def test_a_connection_that_has_ended_makes_room(node: Node) -> None:
     assert not node.connect("")[1].end()
 
 
+def test_a_connection_that_ended_before_its_answer_counts_no_more(node: Node) -> None:
+    made, _ = node.connect()
+    made.dataReceived(request("STATE"))
+    made.connectionLost()
+    node.answer()
+    assert (node.server.connections, node.server._unbound) == ({}, {})
+
+
 def test_an_ended_binding_makes_a_connection_count(node: Node) -> None:
     bound = [node.connect(bound=True) for _ in range(LIMITS.unbound_per_address + 1)]
     for made, _ in bound:

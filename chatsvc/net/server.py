@@ -136,8 +136,8 @@ class Server(Factory):
             if connection.counted:
                 self._forget_unbound(connection)
             return
-        if not connection.address:
-            return  # a UNIX socket has no address
+        if not connection.address or connection not in self.connections:
+            return  # a UNIX socket has no address; and nobody waits for an answer on one that has ended
         connection.counted = True
         same = self._unbound.setdefault(connection.address, OrderedDict())
         same[connection] = None
