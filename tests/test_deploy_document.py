@@ -19,7 +19,7 @@ DOCUMENT = (ROOT / "docs" / "operations.md").read_text()
 #: Options of other programs in its commands, and of the server that are no settings.
 OTHERS = {
     *("build", "enable", "env-file", "init", "no-deps", "now", "profile", "read-only", "cap-drop", "tmpfs"),
-    *("help", "home-dir", "logger", "shell", "syslog", "system", "wait"),
+    *("help", "home-dir", "logger", "only", "shell", "syslog", "system", "wait"),
 }
 #: Errors that end a start.
 ERRORS = {"CannotStart", "CannotListen", "StoreError", "Unfit"}

@@ -201,11 +201,13 @@ class Outbox:
         socket = os.dup(self._transport.fileno())
         try:
             while step := min(file.left, FILE_STEP):
+                await self._writable()  # and what was taken counts as written, before more is queued
                 self.offset += step
-                while self._given < self.offset:
+                while True:
+                    self._given += await file.send(socket, self.offset - self._given)
+                    if self._given == self.offset:
+                        break
                     await self._writable()
-                    sent = await file.send(socket, self.offset - self._given)
-                    self._given += sent
             await self._writable()
         except (ConnectionError, TimeoutError):  # the peer, not the file
             self.abort()
