@@ -1,4 +1,5 @@
-"""What the assembly is done with: parts that end in the opposite order, and sentences for a failed start.
+"""What the assembly is done with: parts that end in the opposite order, sentences for a failed start, and
+what a process does once when all is there.
 
 Which parts there are, and how they fit together, is known to ``chatsvc/node.py`` and ``chatsvc/tap.py``.
 """

@@ -6,9 +6,10 @@ It serves the tests of the network floor; what requests mean is not known here.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any
 
+import pytest
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.internet.task import Clock
@@ -16,6 +17,7 @@ from twisted.internet.testing import StringTransport
 
 from chatsvc.chat.calls import Payload
 from chatsvc.chat.session import Device, Session
+from chatsvc.net import connection
 from chatsvc.net.connection import Connection
 from chatsvc.net.server import Server
 from chatsvc.stats import Stats
@@ -89,12 +91,6 @@ class FakeHub:
 
     def acknowledge(self, device: Device, position: int) -> None:
         """Nothing is known of mailboxes here."""
-
-    async def pause(self, seconds: float) -> None:
-        """Wait, as the real one does."""
-        over: Pending[None] = Pending()
-        self.clock.callLater(seconds, over.succeed, None)
-        await over
 
 
 class FakeCall:
@@ -174,3 +170,19 @@ def request(kind: str = "TOGETHER", length: int = 0, payload_length: int = 0) ->
     """A frame with a request; its JSON has at least `length` bytes."""
     data = json.dumps({"request": kind, "pad": "x" * length}).encode()
     return frame(RELEASED, data, payload_length)
+
+
+@pytest.fixture(name="node")
+def _node(monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
+    """A server whose requests the test answers."""
+    made = Node()
+    monkeypatch.setattr(connection, "Call", FakeCall)
+    monkeypatch.setattr(connection, "begin", made.begin)
+    monkeypatch.setattr(connection, "perform", made.perform)
+    yield made
+    if made.server._sweeper.running:
+        made.server._sweeper.stop()
+
+
+#: A test module takes it for its own.
+NODE = _node

@@ -7,19 +7,17 @@ The store and the sockets are in memory, and the clock is the test's. Names and 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 
 import pytest
 
 from chatsvc.chat.calls import TABLE
 from chatsvc.chat.session import Gone
-from chatsvc.net import connection as connection_module
 from chatsvc.stats import Histogram, Outcome, Stats
 from chatsvc.wire.frames import RELEASED, SEED
 from chatsvc.wire.limits import KIB, MIB
 from tests.fake_store import INLINE, SEND_BUFFER, Scene
 from tests.fakes import FakeClient, FakePayload
-from tests.network import LIMITS, FakeCall, Node, request
+from tests.network import LIMITS, NODE, Node, request
 
 FILE = b"a file"
 MD5 = hashlib.md5(FILE).hexdigest()
@@ -30,15 +28,7 @@ def scene() -> Scene:
     return Scene()
 
 
-@pytest.fixture
-def node(monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
-    """A server whose requests the test answers."""
-    made = Node()
-    monkeypatch.setattr(connection_module, "Call", FakeCall)
-    monkeypatch.setattr(connection_module, "begin", made.begin)
-    monkeypatch.setattr(connection_module, "perform", made.perform)
-    yield made
-    made.server._sweeper.stop()
+node = NODE
 
 
 def spread(histogram: Histogram) -> dict[float, int]:

@@ -5,31 +5,17 @@ Time-outs, the cap and the memory of unfinished requests are in ``test_network_s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import pytest
 from twisted.logger import LogEvent
 
 from chatsvc.chat.requests import Closing
 from chatsvc.chat.session import Gone
-from chatsvc.net import connection as connection_module
 from chatsvc.net.server import DRAIN
 from chatsvc.tasks import run, spawn
 from chatsvc.wire.frames import RELEASED
 from chatsvc.wire.limits import KIB, MIB
-from tests.network import LIMITS, FakeCall, Node, request
+from tests.network import LIMITS, NODE, Node, request
 
-
-@pytest.fixture
-def node(monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
-    """A server whose requests the test answers."""
-    made = Node()
-    monkeypatch.setattr(connection_module, "Call", FakeCall)
-    monkeypatch.setattr(connection_module, "begin", made.begin)
-    monkeypatch.setattr(connection_module, "perform", made.perform)
-    yield made
-    if made.server._sweeper.running:
-        made.server._sweeper.stop()
+node = NODE
 
 
 # Order and reading ahead.

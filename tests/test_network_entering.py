@@ -7,25 +7,14 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Iterator
 
 import pytest
 
-from chatsvc.net import connection as connection_module
 from chatsvc.net.connection import Connection
 from chatsvc.net.server import ENTRIES
-from tests.network import LIMITS, FakeCall, Node, Wire, request
+from tests.network import LIMITS, NODE, Node, Wire, request
 
-
-@pytest.fixture
-def node(monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
-    """A server whose requests the test answers."""
-    made = Node()
-    monkeypatch.setattr(connection_module, "Call", FakeCall)
-    monkeypatch.setattr(connection_module, "begin", made.begin)
-    monkeypatch.setattr(connection_module, "perform", made.perform)
-    yield made
-    made.server._sweeper.stop()
+node = NODE
 
 
 def come_back(node: Node, count: int) -> list[tuple[Connection, Wire]]:

@@ -5,28 +5,15 @@ Plain sockets get files from the system itself: ``test_protocol_downloads.py``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
-
 from chatsvc.chat.session import Gone
-from chatsvc.net import connection as connection_module
 from chatsvc.net.outbox import FILE_CHUNK
 from chatsvc.tasks import run, spawn
 from chatsvc.wire.limits import KIB
-from tests.network import FakeCall, Node, request
+from tests.network import NODE, Node, request
 
-
-@pytest.fixture
-def node(monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
-    """A server whose requests the test answers."""
-    made = Node()
-    monkeypatch.setattr(connection_module, "Call", FakeCall)
-    monkeypatch.setattr(connection_module, "begin", made.begin)
-    monkeypatch.setattr(connection_module, "perform", made.perform)
-    yield made
-    made.server._sweeper.stop()
+node = NODE
 
 
 def test_a_socket_is_asked_for_more_at_a_time_as_long_as_a_payload_comes(node: Node) -> None:

@@ -5,21 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-import pytest
 
-from chatsvc.net import connection
 from chatsvc.wire.limits import KIB, MIB
-from tests.network import LIMITS, FakeCall, Node, request
+from tests.network import LIMITS, NODE, Node, request
 
-
-@pytest.fixture
-def node(monkeypatch: pytest.MonkeyPatch) -> Node:
-    """A server whose requests the test answers."""
-    made = Node()
-    monkeypatch.setattr(connection, "Call", FakeCall)
-    monkeypatch.setattr(connection, "begin", made.begin)
-    monkeypatch.setattr(connection, "perform", made.perform)
-    return made
+node = NODE
 
 
 def use(node: Node, **limits: Any) -> None:

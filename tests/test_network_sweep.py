@@ -1,4 +1,4 @@
-"""The network floor's clocks and counts: time-outs, the cap, the memory of unfinished requests, the outbox.
+"""The network floor's clocks and counts: time-outs, the cap, the memory of unfinished requests.
 
 Order and ends are in ``test_network.py``; both rest on ``docs/protocol.md`` section 2.
 """
@@ -6,29 +6,16 @@ Order and ends are in ``test_network.py``; both rest on ``docs/protocol.md`` sec
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 
 import pytest
 
-from chatsvc.chat.session import Gone
-from chatsvc.net import connection as connection_module
 from chatsvc.net.budget import UNCOUNTED, Budget
-from chatsvc.net.outbox import Outbox
-from chatsvc.tasks import run, spawn
+from chatsvc.tasks import spawn
 from chatsvc.wire.frames import RELEASED
-from chatsvc.wire.limits import KIB, MIB, Limits
-from tests.network import LIMITS, FakeCall, Node, Wire, request
+from chatsvc.wire.limits import KIB, MIB
+from tests.network import LIMITS, NODE, Node, request
 
-
-@pytest.fixture
-def node(monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
-    """A server whose requests the test answers."""
-    made = Node()
-    monkeypatch.setattr(connection_module, "Call", FakeCall)
-    monkeypatch.setattr(connection_module, "begin", made.begin)
-    monkeypatch.setattr(connection_module, "perform", made.perform)
-    yield made
-    made.server._sweeper.stop()
+node = NODE
 
 
 # Time-outs.
@@ -351,97 +338,3 @@ def test_a_request_counts_until_it_is_answered(node: Node) -> None:
     assert all(wire.reads() for _, wire in many)
     node.sleep(100)
     assert not any(wire.end() for _, wire in many)
-
-
-# The outbox, on a transport that only says when it is full.
-
-
-class Pushed:
-    """A transport that takes what it gets, as TLS does."""
-
-    def __init__(self) -> None:
-        self.data = b""
-        self.aborted = False
-
-    def write(self, data: bytes) -> None:
-        """Take it."""
-        self.data += data
-
-    def registerProducer(self, producer: Outbox, streaming: bool) -> None:  # noqa: N802 - Twisted's name
-        """It is a push producer."""
-        assert streaming
-
-    def unregisterProducer(self) -> None:  # noqa: N802 - Twisted's name
-        """No more."""
-
-    def abortConnection(self) -> None:  # noqa: N802 - Twisted's name
-        """Cut."""
-        self.aborted = True
-
-
-def test_a_transport_that_is_full_gets_no_more(node: Node) -> None:
-    transport, told = Pushed(), []
-    outbox = Outbox(transport, node.server.turn, lambda: told.append(outbox.written))
-    outbox.attach()
-    outbox.send(b"a" * 10)
-    assert (outbox.offset, outbox.written) == (10, 0)
-    node.clock.advance(0)
-    assert told == [10]
-    outbox.pauseProducing()
-    outbox.send(b"b" * 10)
-    assert (len(transport.data), outbox.queued) == (10, 10)
-    ends: list[object] = []
-    run(outbox.drained(5), ends.append, ends.append)
-    assert ends == []
-    outbox.resumeProducing()
-    node.clock.advance(0)
-    assert (len(transport.data), outbox.queued, ends) == (20, 0, [None])
-
-
-def test_nobody_waits_for_a_peer_that_is_gone(node: Node) -> None:
-    outbox = Outbox(Pushed(), node.server.turn, lambda: None)
-    outbox.attach()
-    outbox.pauseProducing()
-    outbox.send(b"x")
-    ends: list[object] = []
-    run(outbox.drained(0), ends.append, ends.append)
-    outbox.lost()
-    assert isinstance(ends.pop(), Gone)
-    run(outbox.drained(0), ends.append, ends.append)
-    assert isinstance(ends.pop(), Gone)
-    outbox.send(b"y")
-    assert outbox.offset == 1
-
-
-def test_a_plain_socket_tells_exactly_what_is_written_out(node: Node) -> None:
-    wire = Wire()
-    outbox = Outbox(wire, node.server.turn, lambda: None)
-    outbox.attach()
-    for at in range(10):
-        outbox.send(bytes([at]) * 64 * KIB)
-    assert outbox.queued == 640 * KIB
-    assert wire.sent() == b""
-    wire.deaf = True
-    node.clock.advance(0)
-    wire.deaf = False
-    assert len(wire.sent()) == 64 * KIB  # the rest is given when that is gone
-    wire.flow()
-    assert (outbox.queued, len(wire.sent())) == (0, 640 * KIB)
-    assert wire.sent() == b"".join(bytes([at]) * 64 * KIB for at in range(10))
-    assert Limits().send_buffer >= 64 * KIB
-
-
-def test_what_a_socket_does_not_take_at_once_goes_through_the_transport(node: Node) -> None:
-    wire, told = Wire(), list[int]()
-    outbox = Outbox(wire, node.server.turn, lambda: told.append(outbox.written))
-    outbox.attach()
-    wire.room = 100
-    outbox.send(b"a" * 200)
-    outbox.send(b"b" * 100)
-    node.clock.advance(0)
-    assert (told, len(wire.sent())) == ([100], 300)
-    outbox.send(b"c")
-    node.clock.advance(0)
-    assert len(wire.sent()) == 300  # not past what the transport still has
-    wire.flow()
-    assert (outbox.written, wire.sent()) == (301, b"a" * 200 + b"b" * 100 + b"c")

@@ -45,7 +45,8 @@ class Row(NamedTuple):
     joins: frozenset[str]
     #: False: there is no answer, ever.
     answers: bool
-    #: The handler is a plain function: what it returns is all that there is to wait for.
+    #: The handler is a plain function whose own script asks all there is to ask: what it returns is all that
+    #: there is to wait for.
     direct: bool
     #: The body of an ERR, from the request's.
     error_body: Callable[[Raw], bytes]
@@ -72,11 +73,13 @@ def request(
 
     It is called with the `Call` and the body in its `shape`, and returns the answer's body: a struct of
     `chatsvc.wire.schema`, JSON as bytes, None, a `FileAnswer`, or an iterator of `Part`. It raises
-    `Refusal` for an ERR. A plain function that returns an awaitable costs less than a coroutine.
+    `Refusal` for an ERR. A plain function that returns an awaitable costs less than a coroutine, where
+    nothing else is to be waited for.
     """
 
     def register(handler: Callable[[Call, Any], Awaitable[Any]]) -> Callable[[Call, Any], Awaitable[Any]]:
         assert kind not in TABLE
+        asks_itself = login and checks_binding and answers and followed_by is None
         TABLE[kind] = Row(
             kind,
             shape,
@@ -86,7 +89,7 @@ def request(
             payload,
             frozenset(joins),
             answers,
-            not iscoroutinefunction(handler),
+            asks_itself and not iscoroutinefunction(handler),
             error_body,
             followed_by,
         )

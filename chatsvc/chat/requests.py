@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable
 from errno import EDQUOT, ENOSPC
+from typing import Any
 
 from twisted.logger import Logger
 
@@ -35,7 +36,7 @@ class Closing(Exception):  # noqa: N818 - carries the last answer
         self.answer = answer
 
 
-def begin(call: Call) -> Pending[None] | None:
+def begin(call: Call) -> Pending[Any] | None:
     """Begin a request that has one thing to wait for, and nothing to ask before; None if it is another one.
 
     Most that come are messages, and such; in this way they cost no coroutine. `conclude` ends it.
@@ -50,22 +51,20 @@ def begin(call: Call) -> Pending[None] | None:
     try:
         work = row.handler(call, schema.decode_body(call.body, row.shape))
     except Exception as error:
-        refused: Pending[None] = Pending()
+        refused: Pending[Any] = Pending()
         refused.fail(error)
         return refused
     return work if isinstance(work, Pending) else started(_of(work))
 
 
-async def _of(work: Awaitable[None]) -> None:
-    await work
+async def _of(work: Awaitable[Any]) -> Any:
+    return await work
 
 
-def conclude(call: Call, work: Pending[None]) -> bytes:
+def conclude(call: Call, work: Pending[Any]) -> bytes:
     """The frames that answer a request, when what `begin` gave is done. Raises `Gone`."""
     try:
-        work.result()
-        call.outcome = "ok"
-        return frame(call.session.outlet.dialect, envelope(call.kind, call.echo))
+        return _done(call, work.result())
     except Gone:
         raise
     except Exception as error:
@@ -92,7 +91,7 @@ def _count(call: Call) -> None:
 
 
 async def _perform(call: Call) -> bytes:
-    session, row = call.session, call.row
+    row = call.row
     try:
         _acknowledge_before(call)
         if call.is_late and (row is None or row.answers):
@@ -119,9 +118,14 @@ async def _perform(call: Call) -> bytes:
         return await _send_file(call, result)
     if not row.answers:
         return b""
+    return _done(call, result)
+
+
+def _done(call: Call, result: Any) -> bytes:
+    """The OK with what a handler has given."""
     call.outcome = "ok"
     body = result if isinstance(result, bytes) else call.echo if result is None else schema.encode(result)
-    return frame(session.outlet.dialect, envelope(row.kind, body))
+    return frame(call.session.outlet.dialect, envelope(call.kind, body))
 
 
 async def discard(payload: Payload | None) -> None:

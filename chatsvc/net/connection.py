@@ -245,7 +245,7 @@ class Connection(Protocol):
         else:
             work.when_done(partial(self._conclude, call, work))
 
-    def _conclude(self, call: Call, work: Pending[None]) -> None:
+    def _conclude(self, call: Call, work: Pending[Any]) -> None:
         """A request that had one thing to wait for is done; with others, mostly, that came with it.
 
         So it is answered at the end of the turn, when all of them are.
