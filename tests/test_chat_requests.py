@@ -13,16 +13,13 @@ from errno import EDQUOT, EIO, ENOSPC
 from typing import Any, NamedTuple
 
 import pytest
-from msgspec import Raw
 from twisted.logger import LogEvent, capturedLogs, eventAsText
 
 import chatsvc.chat
-from chatsvc.chat import calls
 from chatsvc.chat.calls import TABLE, Call
 from chatsvc.chat.session import Gone
 from chatsvc.passwords import Busy
 from chatsvc.store.errors import Unavailable
-from chatsvc.tasks import Pending
 from chatsvc.wire import errors
 from chatsvc.wire.errors import Refusal
 from chatsvc.wire.frames import NETWORK, RELEASED, SEED, Dialect, Head
@@ -380,29 +377,3 @@ def test_a_file_message_that_is_refused_leaves_nothing(scene: Scene, wrong: dict
     assert refused("SENDMSG", scene.bob.ask("SENDMSG", EXAMPLES["SENDMSG"].body(scene) | wrong, payload))
     assert not payload.left
     assert (scene.node.blobs.open_files, scene.node.blobs.kept, scene.alice.fetch()) == (0, {}, [])
-
-
-@pytest.mark.parametrize(
-    ("options", "direct"),
-    [
-        ({"checks_binding": True}, True),
-        ({}, False),
-        ({"checks_binding": True, "login": False}, False),
-        ({"checks_binding": True, "answers": False}, False),
-        ({"checks_binding": True, "followed_by": "STATE"}, False),
-    ],
-)
-def test_only_a_handler_that_asks_all_itself_is_begun_without_a_question(
-    monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], direct: bool
-) -> None:
-    monkeypatch.setattr(calls, "TABLE", {})
-
-    def plain(call: Call, body: Any) -> Pending[None]:
-        return Pending()
-
-    async def coroutine(call: Call, body: Any) -> None:
-        pass
-
-    calls.request("PLAIN", Raw, **options)(plain)
-    calls.request("COROUTINE", Raw, **options)(coroutine)
-    assert [row.direct for row in calls.TABLE.values()] == [direct, False]
