@@ -36,8 +36,6 @@ log = Logger()
 FILE_THREADS = 4
 #: Seconds within which a store must answer for the server to start.
 STORE_WAIT = 10.0
-#: Passwords that may wait to be hashed.
-PASSWORD_QUEUE = 64
 
 
 class Node:
@@ -81,8 +79,8 @@ class Node:
             why = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
             raise CannotStart(f"The directory {settings.data_dir} cannot hold files: {why}.") from None
         # All cores but one, shared out to the workers.
-        threads = max(1, ((os.cpu_count() or 1) - 1) // settings.workers)
-        passwords = Passwords(settings.bcrypt_cost, threads, PASSWORD_QUEUE, reactor)
+        threads = settings.bcrypt_threads or max(1, ((os.cpu_count() or 1) - 1) // settings.workers)
+        passwords = Passwords(settings.bcrypt_cost, threads, settings.bcrypt_queue, reactor)
         passwords.start()
         parts.add(passwords.stop)
         store = Store(reactor, self._url, replica_acks=settings.replica_acks)

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 from twisted.python import usage
 
 from chatsvc import __version__
-from chatsvc.settings import ORDERED, ROWS, Row, Settings, show_size
+from chatsvc.kinds import show_size
+from chatsvc.settings import ORDERED, ROWS, Row, Settings
 from chatsvc.wire.limits import Limits
 
 
@@ -71,7 +72,8 @@ class Options(usage.Options):
         config = self._setting("config")
         if config is not None:
             self._file = list(_read_config(config))
-        fields = {row.field: self._setting(row.field) for row in ROWS}
+        self._unlimited = bool(self._setting("unlimited"))
+        fields = {row.field: self._setting(row.field) for row in ROWS if row.field != "unlimited"}
         limits = {name: fields.pop(name) for name in Limits.__struct_fields__ if name in fields}
         for less, more in ORDERED:
             if limits[less] > limits[more]:
@@ -84,7 +86,7 @@ class Options(usage.Options):
     def _setting(self, field: str) -> Any:
         """The value of one field, from the first source that has one."""
         rows = [row for row in ROWS if row.field == field]
-        for where in (self._on_command_line, self._in_environment, self._in_file, _by_default):
+        for where in (self._on_command_line, self._in_environment, self._in_file, self._by_default):
             values = [self._value(given) for row in rows for given in where(row)]
             if values:
                 return tuple(values) if rows[0].repeats else values[-1]
@@ -116,14 +118,14 @@ class Options(usage.Options):
     def _in_file(self, row: Row) -> Iterator[Given]:
         return (given for given in self._file if given.row is row)
 
+    def _by_default(self, row: Row) -> Iterator[Given]:
+        if row.default:
+            lifted = row.lifted and self._unlimited
+            yield Given(row, f"--{row.name}", "none" if lifted else row.default)
+
 
 def _named(field: str, size: int) -> str:
     return next(f"--{row.name} ({show_size(size)})" for row in ROWS if row.field == field)
-
-
-def _by_default(row: Row) -> Iterator[Given]:
-    if row.default:
-        yield Given(row, f"--{row.name}", row.default)
 
 
 def _read(given: Given) -> Any:
@@ -148,6 +150,8 @@ def _read_config(path: Path) -> Iterator[Given]:
         if row is None:
             raise usage.UsageError(f"{path} has the key {key!r}; allowed are {', '.join(rows)}.")
         values = value if row.repeats and isinstance(value, list) else [value]
+        if row.flag and isinstance(value, bool):
+            values = ["yes" if value else "no"]
         for one in values:
             if isinstance(one, bool) or not isinstance(one, str | int | float):
                 kinds = "a string, a number or a list of them" if row.repeats else "a string or a number"
@@ -164,12 +168,16 @@ def _read_text(source: str, file: str) -> str:
         raise usage.UsageError(f"{source} names {file!r}, which cannot be read: {error}.") from None
 
 
-def _option(row: Row) -> Callable[[Options, str], None]:
+def _option(row: Row) -> Callable[..., None]:
     def take(self: Options, text: str) -> None:
         self._command_line.append(Given(row, f"--{row.name}", text))
 
-    take.__doc__ = row.doc
-    return take
+    def take_flag(self: Options) -> None:
+        take(self, "yes")
+
+    option = take_flag if row.flag else take
+    option.__doc__ = row.doc
+    return option
 
 
 # usage.Options finds its options by methods of these names, and their help in the docstrings.

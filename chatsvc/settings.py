@@ -1,33 +1,40 @@
 """What an operator can set: the settings of a node, and one table of the options that make them.
 
-Where their values come from, and in which order, is in ``chatsvc/options.py``.
+Where their values come from, and in which order, is in ``chatsvc/options.py``; how they are read, in
+``chatsvc/kinds.py``.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
-from twisted.internet.endpoints import serverFromString
 
+from chatsvc.kinds import (
+    DAY,
+    Kind,
+    choice,
+    or_none,
+    rate,
+    read_endpoint,
+    read_flag,
+    read_path,
+    read_port,
+    seconds,
+    show_rate,
+    show_size,
+    size,
+    whole,
+)
 from chatsvc.store.url import StoreUrl, parse
-from chatsvc.wire.limits import GIB, JSON_CEILING, KIB, MIB, PAYLOAD_CEILING, Limits
+from chatsvc.wire.limits import GIB, JSON_CEILING, KIB, MIB, PAYLOAD_CEILING, Limits, Rate
 
-DAY = 24 * 60 * 60
 #: A REGISTER with the longest name and password, every character escaped, still fits.
 JSON_FLOOR = 16 * KIB
 #: Below 4 bcrypt has no meaning. Each step doubles the time: 12 takes a quarter of a second, 16 four,
 #: which is as long as a client should ever wait for an answer.
 BCRYPT_COSTS = (4, 16)
-
-_UNITS = {"": 1, "kib": KIB, "mib": MIB, "gib": GIB}
-_SIZE = re.compile(r"([0-9]{1,15}) ?([kmg]ib)?", re.IGNORECASE)
-_WHOLE = re.compile(r"[0-9]{1,15}")
-_SECONDS = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?")
-_PORT_OF_ENDPOINT = re.compile(r"(?:tcp6?|ssl):(?:port=)?(-?[0-9]+)(?::|$)")
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,6 +50,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     #: Replicas that must have what is written before it is answered.
     replica_acks: int
     bcrypt_cost: int
+    #: Threads that hash passwords; None: one for each core but one, shared out to the workers.
+    bcrypt_threads: int | None
+    #: Passwords that may be hashed or wait for it.
+    bcrypt_queue: int
     #: Server processes on this machine.
     workers: int
     #: An endpoint string for `/healthz`, `/readyz` and `/metrics`; None: there is none.
@@ -62,16 +73,6 @@ def decode(data: bytes) -> Settings:
     return msgspec.json.decode(data, type=Settings, dec_hook=lambda kind, text: kind(text))
 
 
-class Kind(NamedTuple):
-    """A kind of value: what is allowed, in words that follow "allowed is", and how it is read.
-
-    `read` raises `ValueError`, with a sentence if there is more to say than what is allowed.
-    """
-
-    allowed: str
-    read: Callable[[str], Any]
-
-
 class Row(NamedTuple):
     """One option: ``--name`` on the command line, ``CHATSVC_NAME`` in the environment."""
 
@@ -86,6 +87,10 @@ class Row(NamedTuple):
     repeats: bool = False
     #: Must not show in messages.
     secret: bool = False
+    #: ``--unlimited`` lifts it, unless a value is given.
+    lifted: bool = False
+    #: It needs no value on the command line.
+    flag: bool = False
 
     @property
     def variable(self) -> str:
@@ -95,90 +100,8 @@ class Row(NamedTuple):
     @property
     def doc(self) -> str:
         """What ``--help`` says about it."""
-        return f"{self.meaning} Allowed: {self.kind.allowed}. Default: {self.default or 'none'}."
-
-
-def whole(least: int, most: int) -> Kind:
-    """A whole number."""
-    return Kind(
-        f"a whole number from {least} to {most}",
-        lambda text: _within(least, int(_matched(_WHOLE, text)[0]), most),
-    )
-
-
-def size(least: int, most: int) -> Kind:
-    """A number of bytes, with or without a unit."""
-
-    def read(text: str) -> float:
-        number, unit = _matched(_SIZE, text).groups("")
-        return _within(least, int(number) * _UNITS[unit.lower()], most)
-
-    return Kind(
-        f"a number of bytes, or of KiB, MiB or GiB, from {show_size(least)} to {show_size(most)}", read
-    )
-
-
-def seconds(least: float, most: int) -> Kind:
-    """A time in seconds."""
-    return Kind(
-        f"a time in seconds from {least:g} to {most}",
-        lambda text: _within(least, float(_matched(_SECONDS, text)[0]), most),
-    )
-
-
-def choice(*words: str) -> Kind:
-    """One word of several."""
-
-    def read(text: str) -> str:
-        if text not in words:
-            raise ValueError
-        return text
-
-    return Kind(" or ".join(words), read)
-
-
-def show_size(size: int) -> str:
-    """`size` in the largest unit that divides it, in a form that an option reads."""
-    for unit, name in ((GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")):
-        if size and size % unit == 0:
-            return f"{size // unit}{name}"
-    return str(size)
-
-
-def _matched(pattern: re.Pattern[str], text: str) -> re.Match[str]:
-    matched = pattern.fullmatch(text)
-    if matched is None:
-        raise ValueError
-    return matched
-
-
-def _within(least: float, value: float, most: float) -> float:
-    if not least <= value <= most:
-        raise ValueError
-    return value
-
-
-def _read_port(text: str) -> str:
-    return f"tcp:{_within(0, int(_matched(_WHOLE, text)[0]), 65535)}"
-
-
-def _read_endpoint(text: str) -> str:
-    from twisted.internet import reactor  # here, not above: to import it is to install it
-
-    port = _PORT_OF_ENDPOINT.match(text)
-    if port is not None and not 0 <= int(port[1]) <= 65535:
-        raise ValueError("A port is a whole number from 0 to 65535.")
-    try:
-        serverFromString(reactor, text)  # type: ignore[no-untyped-call]
-    except Exception as error:  # the parsers of endpoints are plugins and raise what they like
-        raise ValueError(f"Twisted says: {type(error).__name__}: {error}") from error
-    return text
-
-
-def _read_path(text: str) -> Path:
-    if not text or "\0" in text:
-        raise ValueError
-    return Path(text).absolute()
+        default = f"Default: {self.default or 'none'}{', with --unlimited none' if self.lifted else ''}."
+        return f"{self.meaning} Allowed: {self.kind.allowed}. {default}"
 
 
 def _limit(name: str, field: str, kind: Kind, meaning: str) -> Row:
@@ -187,13 +110,22 @@ def _limit(name: str, field: str, kind: Kind, meaning: str) -> Row:
     return Row(name, field, kind, meaning, shown)
 
 
+def _cap(name: str, field: str, kind: Kind, meaning: str) -> Row:
+    """A limit that ``--unlimited`` lifts."""
+    default = getattr(Limits(), field)
+    shown = (
+        "none" if default is None else show_rate(default) if isinstance(default, Rate) else show_size(default)
+    )
+    return Row(name, field, or_none(kind), meaning, shown, lifted=True)
+
+
 #: Every option; what the limits mean is in ``docs/protocol.md`` section 2.
 ROWS = (
     Row(
         "listen",
         "listen",
         Kind(
-            "a Twisted endpoint such as tcp:8080, tcp:8080:interface=127.0.0.1 or unix:/path", _read_endpoint
+            "a Twisted endpoint such as tcp:8080, tcp:8080:interface=127.0.0.1 or unix:/path", read_endpoint
         ),
         "Where to accept clients, in plain or by TLS (ssl:, tls:); may be given several times.",
         default="tcp:8080",
@@ -202,14 +134,14 @@ ROWS = (
     Row(
         "port",
         "listen",
-        Kind("a whole number from 0 to 65535; 0 takes any free port", _read_port),
+        Kind("a whole number from 0 to 65535; 0 takes any free port", read_port),
         "A TCP port to accept clients on, on all IPv4 addresses: short for --listen tcp:PORT.",
         repeats=True,
     ),
     Row(
         "data-dir",
         "data_dir",
-        Kind("a path; a relative one starts in the working directory", _read_path),
+        Kind("a path; a relative one starts in the working directory", read_path),
         "The directory for attachments and for the server's own store; made if it is not there.",
         default="chatsvc-data",
     ),
@@ -247,13 +179,13 @@ ROWS = (
     Row(
         "http",
         "http",
-        Kind("a Twisted endpoint such as tcp:9090:interface=127.0.0.1", _read_endpoint),
+        Kind("a Twisted endpoint such as tcp:9090:interface=127.0.0.1", read_endpoint),
         "Where to serve /healthz, /readyz and /metrics, for monitoring; not for the public.",
     ),
     Row(
         "config",
         "config",
-        Kind("the path of a TOML file", _read_path),
+        Kind("the path of a TOML file", read_path),
         "A file that holds settings: its keys are the names of these options without the dashes in front. "
         "What stands on the command line or in the environment goes first. On SIGHUP it is read again, and "
         "the limits in it are used.",
@@ -264,6 +196,28 @@ ROWS = (
         whole(*BCRYPT_COSTS),
         "How costly a password is to hash and to guess; each step doubles it. Under 10 is for tests only.",
         default="12",
+    ),
+    Row(
+        "bcrypt-threads",
+        "bcrypt_threads",
+        or_none(whole(1, 256)),
+        "How many threads of a process hash passwords; none: as many as there are cores but one, shared out "
+        "to the workers.",
+        default="none",
+    ),
+    Row(
+        "bcrypt-queue",
+        "bcrypt_queue",
+        whole(1, 100_000),
+        "How many passwords may be hashed or wait for it; who comes then is told that the server is busy.",
+        default="64",
+    ),
+    Row(
+        "registration",
+        "registration",
+        choice("open", "closed", "invite"),
+        "Who may make an account: everybody, nobody but the operator (chatsvc-admin), or who has an invite.",
+        default="open",
     ),
     _limit("max-json", "json", size(JSON_FLOOR, JSON_CEILING), "Largest JSON part of a request."),
     _limit("max-payload", "payload", size(0, PAYLOAD_CEILING), "Largest attachment; 0 for none at all."),
@@ -301,13 +255,6 @@ ROWS = (
         "How long a connection without a login may be idle before it is closed.",
     ),
     _limit(
-        "unbound-per-address",
-        "unbound_per_address",
-        whole(1, 1_000_000),
-        "Most connections without a login from one address; over it the longest idle is closed. "
-        "Raise it behind a proxy that hides addresses.",
-    ),
-    _limit(
         "read-ahead",
         "read_ahead",
         whole(1, 10_000),
@@ -324,6 +271,93 @@ ROWS = (
         "send_timeout",
         seconds(0.1, DAY),
         "How long a client may read nothing of what is queued to it before it is cut off.",
+    ),
+    _limit(
+        "max-inline",
+        "inline_content",
+        size(0, MIB),
+        "Longest content of a message that is kept in the store's memory; longer ones are kept as files.",
+    ),
+    _limit(
+        "min-free-store",
+        "store_floor",
+        size(0, 1024 * GIB),
+        "Room that stays free on the disk of the server's own store: with less, nothing new is stored.",
+    ),
+    _limit(
+        "min-free-files",
+        "files_floor",
+        whole(0, 99),
+        "Parts of a hundred that stay free on the disk of attachments: with less, none is accepted.",
+    ),
+    Row(
+        "unlimited",
+        "unlimited",
+        Kind("yes or no", read_flag),
+        "Lift all rates and caps, as far as no value is given for one: for benchmarks and tests.",
+        default="no",
+        flag=True,
+    ),
+    _cap(
+        "max-connections",
+        "connections",
+        whole(1, 10_000_000),
+        "Most connections, of a process; four fifths of the files that it may open if that is less.",
+    ),
+    _cap(
+        "connections-per-address",
+        "connections_per_address",
+        whole(1, 1_000_000),
+        "Most connections from one address. Raise it where many people share one; behind a proxy that hides "
+        "addresses, use haproxy: endpoints.",
+    ),
+    _cap(
+        "unbound-per-address",
+        "unbound_per_address",
+        whole(1, 1_000_000),
+        "Most connections without a login from one address; over it the longest idle is closed.",
+    ),
+    _cap(
+        "connections-per-user", "connections_per_user", whole(1, 1_000_000), "Most connections of one user."
+    ),
+    _cap(
+        "devices-per-user",
+        "devices_per_user",
+        whole(1, 1_000_000),
+        "Most devices that one user is logged in on; over it the longest unused is logged out.",
+    ),
+    _cap(
+        "passwords-per-address",
+        "passwords_per_address",
+        whole(1, 100_000),
+        "Most passwords from one address that are hashed at a time; further ones wait.",
+    ),
+    _cap("quota", "quota", size(0, 1024 * GIB), "Most bytes of all files that one user may send."),
+    _cap("accept-rate", "accept_rate", rate(), "How fast new connections are let in, all together."),
+    _cap("connection-rate", "connection_rate", rate(), "How fast new connections of one address are let in."),
+    _cap("registration-rate", "registration_rate", rate(), "How often one address may make accounts."),
+    _cap("account-failures", "account_failures", rate(), "How often passwords of one account may fail."),
+    _cap("address-failures", "address_failures", rate(), "How often passwords from one address may fail."),
+    _cap("token-rate", "token_rate", rate(), "How many unknown device tokens one address may try."),
+    _cap("message-rate", "message_rate", rate(), "How many messages one user may send."),
+    _cap(
+        "people-rate",
+        "people_rate",
+        rate(),
+        "How often one user may look for people and add contacts (SEARCHUSR, PROFILE, ADDCONTACT).",
+    ),
+    _cap(
+        "request-rate",
+        "request_rate",
+        rate(),
+        "How many other requests one user, or who is not logged in one connection, may make.",
+    ),
+    _cap(
+        "stranger-rate",
+        "stranger_rate",
+        rate(),
+        "How many people one user may write to who have not added him or her as a contact; 20,20/day is a "
+        "useful value for a public server.",
     ),
 )
 #: Pairs of fields of which the first cannot be over the second: a frame that did not fit could never end.

@@ -9,9 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from twisted.logger import LogEvent, LogLevel, globalLogPublisher
 
 from tests.service import MEASURED, ROOT, Service, Valkey
+
+# A machine that is busy with other tests takes its time, and no test is about time.
+settings.register_profile("chatsvc", deadline=None)
+settings.load_profile("chatsvc")
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -42,13 +47,11 @@ def shared_server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Service]:
     """The server behind the `server` fixture."""
-    options = ("--unbound-per-address", "100000")
+    directory = tmp_path_factory.mktemp("server")
     if request.config.pluginmanager.hasplugin("_cov"):
-        service = Service(
-            tmp_path_factory.mktemp("server"), *options, command=(*MEASURED, "-n", "--pidfile=")
-        )
+        service = Service(directory, command=(*MEASURED, "-n", "--pidfile="))
     else:
-        service = Service(tmp_path_factory.mktemp("server"), *options)
+        service = Service(directory)
     with service.running():
         yield service
 

@@ -27,6 +27,7 @@ from chatsvc.tasks import Pending, run
 from chatsvc.wire.frames import RELEASED, Dialect, FrameReader, Head
 from chatsvc.wire.limits import Limits
 from chatsvc.wire.schema import Response, encode
+from tests.limits import unlimited
 
 T = TypeVar("T")
 #: Bytes of a file that a `FakeOutlet` takes at a time.
@@ -293,7 +294,7 @@ class Node:
         self.clock, self.store = clock, store
         self.blobs, self.passwords = FakeBlobs(), FakePasswords()
         make_hub: Any = Hub  # to a type checker a fake is not the real thing
-        self.hub: Hub = make_hub(clock, store, self.blobs, self.passwords, Limits(**limits))
+        self.hub: Hub = make_hub(clock, store, self.blobs, self.passwords, unlimited(**limits))
 
     def client(self, dialect: Dialect = RELEASED, token: int | None = None) -> FakeClient:
         return FakeClient(self.hub, dialect, token)

@@ -24,8 +24,12 @@ from chatsvc.stats import Stats
 from chatsvc.tasks import Pending
 from chatsvc.wire.frames import RELEASED, Head, frame
 from chatsvc.wire.limits import MIB, Limits
+from tests.limits import unlimited
 
-LIMITS = Limits(unbound_per_address=3, read_ahead=4, json=MIB, unfinished=4 * MIB, unfinished_unbound=2 * MIB)
+PER_ADDRESS = 3
+LIMITS = unlimited(
+    unbound_per_address=PER_ADDRESS, read_ahead=4, json=MIB, unfinished=4 * MIB, unfinished_unbound=2 * MIB
+)
 
 
 class Wire(StringTransport, FileDescriptor):  # type: ignore[misc]  # both say that they are connected

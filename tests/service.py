@@ -124,7 +124,8 @@ class Service:
         """The options of this server."""
         listen = f"tcp:{self.port}:interface=127.0.0.1"
         data = str(self.directory / "data")
-        return ["--listen", listen, "--data-dir", data, "--bcrypt-cost", "4", *self.options]
+        fast = ["--unlimited", "--bcrypt-cost", "4"]
+        return ["--listen", listen, "--data-dir", data, *fast, *self.options]
 
     def wait_until_ready(self) -> None:
         """Return once it says that it is ready."""

@@ -58,7 +58,7 @@ def calls(blobs: Blobs, monkeypatch: pytest.MonkeyPatch) -> Calls:
     return Calls(monkeypatch)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(chunks=st.lists(st.binary(max_size=200), max_size=8))
 @pytest_twisted.ensureDeferred
 async def test_any_chunking_gives_the_same_blob(

@@ -113,7 +113,7 @@ stories = st.lists(writing | fetching | acknowledging, max_size=20)
 @example([("write", False, 1, [3, 1, 7]), ("fetch", None), ("acknowledge", 5)], SEED)
 @example([("write", False, 1, [3, 1]), ("fetch", 1), ("acknowledge", 1)], SEED)
 @example([("write", False, 1, [1, 2, 3, 4, 5]), ("fetch", ANSWER_MESSAGES + 1)], SEED)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_device_gets_what_the_model_says(story: list[Any], dialect: Dialect) -> None:
     reading = Reading(dialect)
     for what in [*story, ("fetch", None)]:

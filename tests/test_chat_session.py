@@ -348,7 +348,7 @@ class Story:
 
 
 @given(turns)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_each_device_sees_all_others_wrote_in_mailbox_order(story: list[str]) -> None:
     told = Story()
     for what in story:

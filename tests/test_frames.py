@@ -71,7 +71,7 @@ def pieces(data: st.DataObject, stream: bytes) -> list[bytes]:
     return [stream[a:b] for a, b in pairwise(cuts)]
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(dialects, plans, st.lists(any_bytes, max_size=4), st.data())
 def test_any_frames_in_any_pieces_come_out_as_they_went_in(
     dialect: Dialect, first: Plan, later: list[Frame], data: st.DataObject
@@ -90,7 +90,6 @@ def test_any_frames_in_any_pieces_come_out_as_they_went_in(
         assert reader.unfinished == 0
 
 
-@settings(deadline=None)
 @given(dialects, plans, any_bytes, st.data())
 def test_trailing_bytes_stay_until_their_frame_is_whole(
     dialect: Dialect, plan: Plan, second: Frame, data: st.DataObject
@@ -107,7 +106,6 @@ def test_trailing_bytes_stay_until_their_frame_is_whole(
     assert reader.at_boundary
 
 
-@settings(deadline=None)
 @given(st.lists(any_bytes, min_size=1, max_size=6), st.data())
 def test_released_frames_over_the_limit_are_thrown_away_and_the_stream_goes_on(
     sent: list[Frame], data: st.DataObject

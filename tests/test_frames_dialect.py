@@ -10,7 +10,7 @@ import time
 from unittest import mock
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from chatsvc.wire import frames
@@ -122,7 +122,6 @@ nested = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(st.sampled_from([1, 3, 64 * KIB]), nested)
 def test_brackets_close_at_the_end_of_an_object_and_nowhere_before(step: int, value: object) -> None:
     text = json.dumps({"": value}).encode()

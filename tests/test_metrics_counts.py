@@ -17,7 +17,7 @@ from chatsvc.wire.frames import RELEASED, SEED
 from chatsvc.wire.limits import KIB, MIB
 from tests.fake_store import INLINE, SEND_BUFFER, Scene
 from tests.fakes import FakeClient, FakePayload
-from tests.network import LIMITS, NODE, Node, request
+from tests.network import LIMITS, NODE, PER_ADDRESS, Node, request
 
 FILE = b"a file"
 MD5 = hashlib.md5(FILE).hexdigest()
@@ -185,12 +185,12 @@ def test_what_the_limits_close_is_counted_by_the_limit(node: Node) -> None:
     stalled.dataReceived(b"\x05")
     node.sleep(LIMITS.frame_timeout + 2)
     assert dropped == {"stalled": 1}
-    for _ in range(LIMITS.unbound_per_address + 1):
+    for _ in range(PER_ADDRESS + 1):
         node.connect("192.0.2.2")
     node.sleep(1)
     assert dropped == {"stalled": 1, "crowded": 1}
     node.sleep(LIMITS.unbound_idle + 2)
-    assert dropped == {"stalled": 1, "crowded": 1, "idle": LIMITS.unbound_per_address}
+    assert dropped == {"stalled": 1, "crowded": 1, "idle": PER_ADDRESS}
     assert node.hub.stats.slow_clients == 0
 
 

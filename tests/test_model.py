@@ -330,7 +330,7 @@ class Conversations(RuleBasedStateMachine):
 def test_a_server_does_what_the_model_does(service: Callable[..., Service]) -> None:
     class Machine(Conversations):
         server = service(
-            "--max-answer-messages", str(IN_ONE_ANSWER), "--unbound-per-address", "100000"
+            "--max-answer-messages", str(IN_ONE_ANSWER)
         ).start()
 
     run_state_machine_as_test(Machine, settings=PROFILE)

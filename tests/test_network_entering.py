@@ -12,7 +12,7 @@ import pytest
 
 from chatsvc.net.connection import Connection
 from chatsvc.net.server import ENTRIES
-from tests.network import LIMITS, NODE, Node, Wire, request
+from tests.network import NODE, PER_ADDRESS, Node, Wire, request
 
 node = NODE
 
@@ -86,7 +86,7 @@ def test_who_goes_before_it_is_let_in_asks_nothing(node: Node) -> None:
 
 
 def test_who_waits_to_be_let_in_is_not_idle(node: Node) -> None:
-    clients = come_back(node, ENTRIES + LIMITS.unbound_per_address + 1)
+    clients = come_back(node, ENTRIES + PER_ADDRESS + 1)
     for made, _ in clients:
         made.received_at -= 1800  # a turn that takes long
     node.server._sweep()

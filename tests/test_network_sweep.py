@@ -13,7 +13,7 @@ from chatsvc.net.budget import UNCOUNTED, Budget
 from chatsvc.tasks import spawn
 from chatsvc.wire.frames import RELEASED
 from chatsvc.wire.limits import KIB, MIB
-from tests.network import LIMITS, NODE, Node, request
+from tests.network import LIMITS, NODE, PER_ADDRESS, Node, request
 
 node = NODE
 
@@ -151,7 +151,7 @@ def test_the_cap_spares_the_busy_and_the_bound(node: Node) -> None:
 
 
 def test_when_all_are_busy_the_newest_gives_way(node: Node) -> None:
-    busy = [node.connect() for _ in range(LIMITS.unbound_per_address)]
+    busy = [node.connect() for _ in range(PER_ADDRESS)]
     node.sleep(1)
     for made, _ in busy:
         made.dataReceived(request())
@@ -162,7 +162,7 @@ def test_when_all_are_busy_the_newest_gives_way(node: Node) -> None:
 
 
 def test_who_comes_to_ask_at_once_is_not_counted(node: Node) -> None:
-    many = [node.connect() for _ in range(3 * LIMITS.unbound_per_address)]
+    many = [node.connect() for _ in range(3 * PER_ADDRESS)]
     for made, _ in many:
         made.dataReceived(request())
     node.sleep(2)
@@ -174,15 +174,15 @@ def test_who_comes_to_ask_at_once_is_not_counted(node: Node) -> None:
 
 
 def test_of_those_who_ask_nothing_the_first_have_to_go(node: Node) -> None:
-    many = [node.connect() for _ in range(2 * LIMITS.unbound_per_address)]
+    many = [node.connect() for _ in range(2 * PER_ADDRESS)]
     node.sleep(1)
-    assert [bool(wire.end()) for _, wire in many] == [True] * LIMITS.unbound_per_address + [
+    assert [bool(wire.end()) for _, wire in many] == [True] * PER_ADDRESS + [
         False
-    ] * LIMITS.unbound_per_address
+    ] * PER_ADDRESS
 
 
 def test_a_connection_that_has_ended_makes_room(node: Node) -> None:
-    many = [node.connect() for _ in range(LIMITS.unbound_per_address)]
+    many = [node.connect() for _ in range(PER_ADDRESS)]
     for made, _ in many[:2]:
         made.connectionLost()
     for _ in range(2):
@@ -200,7 +200,7 @@ def test_a_connection_that_ended_before_its_answer_counts_no_more(node: Node) ->
 
 
 def test_an_ended_binding_makes_a_connection_count(node: Node) -> None:
-    bound = [node.connect(bound=True) for _ in range(LIMITS.unbound_per_address + 1)]
+    bound = [node.connect(bound=True) for _ in range(PER_ADDRESS + 1)]
     for made, _ in bound:
         made.dataReceived(request())
         node.answer()
@@ -210,7 +210,7 @@ def test_an_ended_binding_makes_a_connection_count(node: Node) -> None:
         assert made.session.device is not None
         made.session.device.user_id = None
     node.sleep(2)
-    assert sorted(wire.end() for _, wire in bound) == [""] * LIMITS.unbound_per_address + ["closed"]
+    assert sorted(wire.end() for _, wire in bound) == [""] * PER_ADDRESS + ["closed"]
 
 
 # The memory of unfinished requests.

@@ -16,10 +16,11 @@ from twisted.plugin import getPlugins
 from twisted.python import usage
 
 from chatsvc import __version__
+from chatsvc.kinds import rate, show_rate, show_size, size
 from chatsvc.options import Options
-from chatsvc.settings import ROWS, Row, Settings, show_size, size
+from chatsvc.settings import ROWS, Row, Settings
 from chatsvc.store.url import StoreUrl
-from chatsvc.wire.limits import GIB, JSON_CEILING, KIB, MIB, PAYLOAD_CEILING, Limits
+from chatsvc.wire.limits import GIB, JSON_CEILING, KIB, MIB, PAYLOAD_CEILING, Limits, Rate
 
 SECRET = "hunter2"
 #: Another value than the default for each option, as written and as read.
@@ -34,6 +35,9 @@ OTHER: dict[str, tuple[str, object]] = {
     "http": ("tcp:9090:interface=127.0.0.1", "tcp:9090:interface=127.0.0.1"),
     "config": ("/dev/null", Path("/dev/null")),
     "bcrypt-cost": ("4", 4),
+    "bcrypt-threads": ("2", 2),
+    "bcrypt-queue": ("8", 8),
+    "registration": ("invite", "invite"),
     "max-json": ("1MiB", MIB),
     "max-payload": ("0", 0),
     "max-avatar": ("64 kib", 64 * KIB),
@@ -47,6 +51,25 @@ OTHER: dict[str, tuple[str, object]] = {
     "read-ahead": ("1", 1),
     "send-buffer": ("1MiB", MIB),
     "send-timeout": ("1.25", 1.25),
+    "max-inline": ("0", 0),
+    "min-free-store": ("1GiB", GIB),
+    "min-free-files": ("0", 0),
+    "max-connections": ("100", 100),
+    "connections-per-address": ("none", None),
+    "connections-per-user": ("7", 7),
+    "devices-per-user": ("3", 3),
+    "passwords-per-address": ("1", 1),
+    "quota": ("10MiB", 10 * MIB),
+    "accept-rate": ("none", None),
+    "connection-rate": ("1,1/s", Rate(1, 1.0)),
+    "registration-rate": ("3,10/h", Rate(3, 10 / 3600)),
+    "account-failures": ("6,12/h", Rate(6, 12 / 3600)),
+    "address-failures": ("7,1/day", Rate(7, 1 / 86400)),
+    "token-rate": ("1,1/min", Rate(1, 1 / 60)),
+    "message-rate": ("100,20/s", Rate(100, 20.0)),
+    "people-rate": ("none", None),
+    "request-rate": ("5,5/s", Rate(5, 5.0)),
+    "stranger-rate": ("20,20/day", Rate(20, 20 / 86400)),
 }
 
 
@@ -60,7 +83,7 @@ def plugins() -> None:
 
 #: Options that are only allowed together with others.
 TOGETHER = {"replica-acks": {"CHATSVC_REDIS": "redis://store"}}
-each_row = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+each_row = pytest.mark.parametrize("row", [row for row in ROWS if not row.flag], ids=lambda row: row.name)
 
 
 def parse_into(options: Options, *arguments: str) -> Settings:
@@ -91,6 +114,8 @@ def test_without_options_everything_has_its_default(monkeypatch: pytest.MonkeyPa
         durability="always",
         replica_acks=0,
         bcrypt_cost=12,
+        bcrypt_threads=None,
+        bcrypt_queue=64,
         workers=1,
         http=None,
         config=None,
@@ -98,9 +123,44 @@ def test_without_options_everything_has_its_default(monkeypatch: pytest.MonkeyPa
     )
 
 
-def test_every_setting_and_every_limit_but_one_has_an_option() -> None:
-    fields = {*Settings.__struct_fields__, *Limits.__struct_fields__} - {"limits", "inline_content"}
-    assert {row.field for row in ROWS} == fields
+def test_every_setting_and_every_limit_has_an_option() -> None:
+    fields = {*Settings.__struct_fields__, *Limits.__struct_fields__} - {"limits"}
+    assert {row.field for row in ROWS} - {"unlimited"} == fields
+
+
+@pytest.mark.parametrize("way", ["--unlimited", "CHATSVC_UNLIMITED", "true", '"yes"'])
+def test_unlimited_lifts_all_rates_and_caps_at_once(way: str, tmp_path: Path) -> None:
+    config = tmp_path / "chatsvc.toml"
+    config.write_text(f"unlimited = {way}")
+    arguments = {"--unlimited": [way], "CHATSVC_UNLIMITED": []}.get(way, ["--config", str(config)])
+    limits = parsed(*arguments, **{way: "yes"} if way.isupper() else {}).limits
+    lifted = {row.field for row in ROWS if row.lifted}
+    assert {name for name in Limits.__struct_fields__ if getattr(limits, name) is None} == lifted
+    assert all(
+        getattr(limits, name) == getattr(Limits(), name) for name in {*Limits.__struct_fields__} - lifted
+    )
+
+
+def test_a_cap_that_is_named_is_not_lifted() -> None:
+    limits = parsed("--unlimited", "--message-rate", "5,1/s", CHATSVC_QUOTA="1GiB").limits
+    assert (limits.message_rate, limits.quota, limits.people_rate) == (Rate(5, 1.0), GIB, None)
+    assert parsed(CHATSVC_UNLIMITED="no") == parsed()
+    assert "allowed is yes or no" in refusal(CHATSVC_UNLIMITED="1")
+
+
+@given(st.integers(1, 10**9 - 1), st.integers(1, 10**9 - 1), st.sampled_from(["s", "min", "h", "day"]))
+def test_a_rate_that_is_shown_can_be_read_again(burst: int, count: int, period: str) -> None:
+    read = rate().read(f"{burst},{count}/{period}")
+    shown = rate().read(show_rate(read))
+    assert shown.burst == burst
+    assert shown.per_second == pytest.approx(read.per_second)
+
+
+@pytest.mark.parametrize(
+    "text", ["0,1/s", "1,0/s", "1", "1/s", "1,1", "1,1/ms", "1, 1/s", "-1,1/s", "1,1.5/s"]
+)
+def test_a_rate_that_is_none_is_refused(text: str) -> None:
+    assert "allowed is a rate such as 60,10/s" in refusal(f"--message-rate={text}")
 
 
 @each_row
@@ -326,7 +386,7 @@ def test_a_relative_data_directory_is_where_the_server_was_started(
 def test_help_explains_every_option_and_the_environment() -> None:
     text = re.sub(r"\s+", " ", str(Options({})))
     for row in ROWS:
-        assert f"--{row.name}= " in text
+        assert f"--{row.name}{'' if row.flag else '='} " in text
         assert f"{row.meaning} Allowed: {row.kind.allowed}. Default: " in text
     for word in ("CHATSVC_MAX_JSON", "CHATSVC_REDIS_FILE", "CHATSVC_LISTEN"):
         assert word in text

@@ -54,9 +54,7 @@ def only(raw: Raw) -> Answer:
 def small_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """The server behind `small`."""
     options = ("--max-json", str(JSON), "--max-payload", str(PAYLOAD), "--max-unfinished-unbound", "1MiB")
-    with Service(
-        tmp_path_factory.mktemp("small"), *options, "--unbound-per-address", "2000"
-    ).running() as server:
+    with Service(tmp_path_factory.mktemp("small"), *options).running() as server:
         yield server
 
 

@@ -64,7 +64,7 @@ def test_help_explains_every_option(program: str) -> None:
     )
     words = " ".join(ran.stdout.split())
     assert ran.returncode == 0, ran.stderr
-    assert [row.name for row in ROWS if f"--{row.name}= {row.doc}" not in words] == []
+    assert [row.name for row in ROWS if f"--{row.name}{'' if row.flag else '='} {row.doc}" not in words] == []
 
 
 def test_it_says_where_it_listens_and_where_its_data_and_store_are(service: Make, tmp_path: Path) -> None:

@@ -142,13 +142,14 @@ class Server(Factory):
         same = self._unbound.setdefault(connection.address, OrderedDict())
         same[connection] = None
         same.move_to_end(connection)
-        if len(same) > self.limits.unbound_per_address:
-            self._close_longest_idle(same)
+        cap = self.limits.unbound_per_address
+        if cap is not None and len(same) > cap:
+            self._close_longest_idle(same, cap)
 
-    def _close_longest_idle(self, same: OrderedDict[Connection, None]) -> None:
+    def _close_longest_idle(self, same: OrderedDict[Connection, None], cap: int) -> None:
         """Bring the connections of one address down to the cap; those that are busy are spared."""
         for other in list(same):
-            if len(same) <= self.limits.unbound_per_address:
+            if len(same) <= cap:
                 break
             if not other.busy:
                 self._forget_unbound(other)

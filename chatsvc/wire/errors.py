@@ -27,5 +27,7 @@ BAD_CREDENTIALS = "Invalid username or password"
 WRONG_PASSWORD = "Wrong password"  # noqa: S105 - a sentence, not a secret
 STORAGE_UNAVAILABLE = "Storage unavailable, try again"
 STORAGE_FULL = "Storage full"
+QUOTA_EXCEEDED = "Quota exceeded"
+TOO_MANY_REQUESTS = "Too many requests"
 SERVER_BUSY = "Server busy, try again"
 INTERNAL = "Internal server error"

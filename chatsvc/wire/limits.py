@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 KIB = 1024
@@ -16,8 +18,15 @@ JSON_DISCARD_CEILING = 64 * MIB
 PAYLOAD_CEILING = 2**31 - 1
 
 
+class Rate(msgspec.Struct, frozen=True):
+    """How often something may be done: so many times at once, and from then on so many a second."""
+
+    burst: int
+    per_second: float
+
+
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What one node allows. Sizes in bytes, times in seconds."""
+    """What one node allows. Sizes in bytes, times in seconds; None: as much as anybody likes."""
 
     json: int = JSON_CEILING
     payload: int = GIB
@@ -28,9 +37,41 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     unfinished_unbound: int = 64 * MIB
     frame_timeout: float = 60.0
     unbound_idle: float = 30 * 60.0
-    unbound_per_address: int = 64
     read_ahead: int = 32
     send_buffer: int = 256 * KIB
     send_timeout: float = 120.0
     #: Content longer than this lives in the blob directory, not in the store's memory.
     inline_content: int = 32 * KIB
+
+    # Why each of these has its default: docs/reliability.md.
+
+    #: Who may REGISTER: everybody, nobody, or who has an invite.
+    registration: Literal["open", "closed", "invite"] = "open"
+    connections: int | None = 20_000
+    connections_per_address: int | None = 64
+    unbound_per_address: int | None = 64
+    connections_per_user: int | None = 32
+    devices_per_user: int | None = 50
+    #: Passwords of one address that are hashed at a time; the others wait, but not before those of others.
+    passwords_per_address: int | None = 2
+    #: Bytes of all files that one user may have sent.
+    quota: int | None = 5 * GIB
+    #: New connections: of all together, and of one address.
+    accept_rate: Rate | None = Rate(200, 200.0)
+    connection_rate: Rate | None = Rate(60, 1.0)
+    #: Accounts made from one address.
+    registration_rate: Rate | None = Rate(10, 10 / 3600)
+    #: Wrong passwords: for one account, and from one address.
+    account_failures: Rate | None = Rate(5, 12 / 3600)
+    address_failures: Rate | None = Rate(20, 20 / 60)
+    #: Tokens that were never issued, or are no more, from one address.
+    token_rate: Rate | None = Rate(20, 20 / 60)
+    #: What one user asks: SENDMSG; SEARCHUSR, PROFILE and ADDCONTACT; all the rest but ACKFETCH.
+    message_rate: Rate | None = Rate(60, 10.0)
+    people_rate: Rate | None = Rate(60, 1.0)
+    request_rate: Rate | None = Rate(240, 60.0)
+    #: People whom one user writes to first, without being among their contacts.
+    stranger_rate: Rate | None = None
+    #: What stays free: bytes of the disk with the store, and parts of a hundred of the one with the files.
+    store_floor: int = 64 * MIB
+    files_floor: int = 5
