@@ -3,21 +3,34 @@
 
 PYTHON ?= python3
 ARGS ?=
-CHAOS_SECONDS ?= 120
+CHAOS_SECONDS ?= 20
+FUZZ_SECONDS ?= 60
+SEEDS ?= 10000
+MODEL_EXAMPLES ?= 200
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# Most of what is installed is never imported here; the rest is compiled when it is.
+INSTALL := $(PIP) install --no-compile --config-settings editable_mode=compat --editable
 TO_INSTALL := setup.cfg pyproject.toml
+
+# semgrep asks for older releases of what we use, so it has an environment of its own. Its rules come from its
+# registry unless this names a file or a directory with others.
+SEMGREP := .venv/semgrep/bin/semgrep
+SEMGREP_RULES ?= p/python
+# The same releases for every Python and system that setup.cfg allows, each with the hashes of its files.
+PIN := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+  --custom-compile-command 'make constraints' $(ARGS)
 
 # Twice as many as there are cores: tests that run servers wait for them half of the time.
 SIDE_BY_SIDE = --numprocesses=$$(( 2 * $$(getconf _NPROCESSORS_ONLN) )) --dist=worksteal
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test coverage chaos bench clean
+.PHONY: help run test types tests coverage chaos simulate fuzz bench audit constraints sbom clean
 
 help: ## say what there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
 run: .venv/installed ## start a server on port 8080, with a store of its own; more options in ARGS='...'
 	$(BIN)/twistd -n --pidfile= chatsvc --port 8080 $(ARGS)
@@ -25,18 +38,48 @@ run: .venv/installed ## start a server on port 8080, with a store of its own; mo
 test: .venv/installed-dev ## style, types, layers, then all tests
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy
+	@$(MAKE) --no-print-directory --jobs=2 types tests
+
+# Side by side: what looks at the sources takes one core, and the tests wait for servers now and then.
+types:
 	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+tests:
 	$(BIN)/pytest $(SIDE_BY_SIDE) $(ARGS)
 
 coverage: .venv/installed-dev ## all tests, and which lines and branches they reach; half as long again
 	$(BIN)/pytest $(SIDE_BY_SIDE) --cov --cov-report=term $(ARGS)
 
-chaos: .venv/installed-dev ## the tests that kill parts under load, in their long form: CHAOS_SECONDS=120 each
-	CHAOS_SECONDS=$(CHAOS_SECONDS) $(BIN)/pytest -m chaos $(ARGS)
+chaos: .venv/installed-dev ## kill, freeze, cut off and damage parts under load, CHAOS_SECONDS=20 a test, and report
+	CHAOS_SECONDS=$(CHAOS_SECONDS) $(BIN)/pytest tests/chaos $(ARGS)
+
+simulate: .venv/installed-dev ## SEEDS=10000 runs with faults in memory, planted bugs, MODEL_EXAMPLES=200 against the model
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --jobs $$(getconf _NPROCESSORS_ONLN) $(ARGS)
+	$(BIN)/python -m tests.simulation --plants --jobs $$(getconf _NPROCESSORS_ONLN)
+	CHATSVC_MODEL_EXAMPLES=$(MODEL_EXAMPLES) $(BIN)/pytest tests/test_model.py
+
+fuzz: .venv/installed-dev ## hostile bytes and peers: FUZZ_SECONDS=60 of each kind, then a few minutes of attacks
+	$(BIN)/python -m tests.fuzz all --seconds $(FUZZ_SECONDS) $(ARGS)
 
 bench: .venv/installed-bench ## what a message costs, beside bounds measured with it; parts in ARGS='--only pairs,idle'
 	$(BIN)/python -m bench run $(ARGS)
+
+audit: .venv/installed-audit $(SEMGREP) ## look for weaknesses in the code and in what it stands on; asks the network
+	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml chatsvc twisted deploy
+	$(SEMGREP) scan --error --quiet --metrics=off --config $(SEMGREP_RULES) chatsvc twisted deploy
+	$(BIN)/pip-audit --strict --disable-pip --require-hashes --requirement deploy/constraints.txt
+
+constraints: .venv/installed-audit ## write deploy/*constraints.txt anew; ARGS=--upgrade takes the newest releases
+	$(BIN)/$(PIN) --output-file deploy/constraints.txt setup.cfg
+	printf '%s\n' 'setuptools >= 75' 'cyclonedx-bom >= 7.2' | $(BIN)/$(PIN) --output-file deploy/build-constraints.txt -
+
+sbom: .venv/installed-dev ## what the image installs, as a bill of materials: dist/chatsvc.cdx.json
+	$(PYTHON) -m venv --clear --without-pip build/image
+	$(PIP) --python build/image/bin/python install --require-hashes --requirement deploy/constraints.txt
+	$(PIP) --python build/image/bin/python install --no-deps .
+	mkdir -p dist
+	$(BIN)/cyclonedx-py environment --output-reproducible --output-file dist/chatsvc.cdx.json build/image/bin/python
 
 clean: ## remove what was built and installed, but no data
 	rm -rf .venv build dist *.egg-info .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache
@@ -56,13 +99,22 @@ clean: ## remove what was built and installed, but no data
 # 'compat' puts the checkout itself on Python's path, where Twisted looks for twisted/plugins; with the
 # finder that setuptools installs by default, twistd does not see the plugin.
 .venv/installed: .venv/bin/python $(TO_INSTALL)
-	$(PIP) install --config-settings editable_mode=compat --editable .
+	$(INSTALL) .
 	@touch $@
 
 .venv/installed-dev: .venv/bin/python $(TO_INSTALL)
-	$(PIP) install --config-settings editable_mode=compat --editable '.[dev]'
+	$(INSTALL) '.[dev]'
 	@touch .venv/installed $@
 
+.venv/installed-audit: .venv/bin/python $(TO_INSTALL)
+	$(INSTALL) '.[audit]'
+	@touch .venv/installed $@
+
+$(SEMGREP): .venv/bin/python
+	$(PYTHON) -m venv .venv/semgrep
+	.venv/semgrep/bin/python -m pip --disable-pip-version-check --quiet install semgrep
+	@touch $@
+
 .venv/installed-bench: .venv/bin/python $(TO_INSTALL)
-	$(PIP) install --config-settings editable_mode=compat --editable '.[bench]'
+	$(INSTALL) '.[bench]'
 	@touch .venv/installed $@

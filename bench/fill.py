@@ -210,6 +210,7 @@ class Filling:
         self._store.add("HSET", keys.device(device), *fields)
         self._store.add("EXPIRE", keys.device(device), BOUND_LIFE)
         self._store.add("SADD", keys.part(user_id, b"devices"), device)
+        self._store.add("ZADD", keys.part(user_id, b"used"), self._now, device)
 
     def _contacts(self, number: int) -> None:
         if self._plan.users > 1:

@@ -17,7 +17,7 @@ from typing import NamedTuple, TypeVar
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.python.threadpool import ThreadPool
 
-from chatsvc.bloblayout import Layout
+from chatsvc.bloblayout import Layout, make_directory
 from chatsvc.blobs import Worker, open_blob
 
 T = TypeVar("T")
@@ -64,7 +64,7 @@ class BlobKeeper:
 
     async def in_file(self, sha256: str, work: Callable[[BufferedReader], T]) -> T:
         """What `work` gives, in a thread, for the open file of a blob. Raises `BlobMissing`."""
-        return await self._worker.run(_in_file, self._layout.whereabouts(sha256), work)
+        return await self._worker.run(_in_file, self._layout, sha256, work)
 
     async def take_aside(self, sha256: str, unused_since: float) -> bool:
         """Whether the blob is aside now; not if it is gone, or was used after that time.
@@ -75,7 +75,7 @@ class BlobKeeper:
 
     def _take_aside(self, sha256: str, unused_since: float) -> bool:
         blob, aside = self._layout.blob(sha256), self._layout.aside(sha256)
-        aside.parent.mkdir(0o700, exist_ok=True)
+        make_directory(aside.parent)
         try:
             if blob.lstat().st_mtime > unused_since:
                 return False
@@ -138,8 +138,8 @@ def _size(places: tuple[Path, ...]) -> int | None:
     return None
 
 
-def _in_file(places: tuple[Path, ...], work: Callable[[BufferedReader], T]) -> T:
-    with os.fdopen(open_blob(places), "rb") as file:
+def _in_file(layout: Layout, sha256: str, work: Callable[[BufferedReader], T]) -> T:
+    with os.fdopen(open_blob(layout, sha256), "rb") as file:
         return work(file)
 
 

@@ -5,6 +5,7 @@ What the files hold is not known here.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
@@ -55,6 +56,22 @@ class Layout:
         blob = self.blob(sha256)
         return blob, self.aside(sha256), blob
 
+    def open(self, path: Path) -> int:
+        """A descriptor of a file in the directory, to be read. Raises OSError, also where there is a link.
+
+        Step by step, as a link in the place of an inner directory would lead out as well.
+        """
+        *directories, name = path.relative_to(self.root).parts
+        inside = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            for directory in directories:
+                outer = inside
+                inside = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=outer)
+                os.close(outer)
+            return os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=inside)
+        finally:
+            os.close(inside)
+
     def temporary(self) -> Path:
         """A new name for an unfinished upload of this node, on the file system of the blobs."""
         return self._temporaries / f"{self._own}{secrets.token_hex(16)}"
@@ -63,7 +80,7 @@ class Layout:
         """`Blobs.prepare`, in a thread."""
         missing = [path for path in (self.root, *self.root.parents) if not path.exists()]
         for path in (*reversed(missing), self._temporaries):
-            _make_directory(path)
+            make_directory(path)
         now = self.probe()
         removed = 0
         with os.scandir(self._temporaries) as entries:
@@ -107,8 +124,8 @@ def write_out(descriptor: int, start: int, length: int) -> None:
 
 def settle(descriptor: int, temporary: Path, blob: Path, size: int) -> None:
     """Move the temporary file to its name, durably, unless that blob is there."""
-    _make_directory(blob.parent.parent)
-    _make_directory(blob.parent)
+    make_directory(blob.parent.parent)
+    make_directory(blob.parent)
     if not renew(blob, size):
         os.fsync(descriptor)  # first: a name must never show what a power cut can take
         os.rename(temporary, blob)
@@ -129,9 +146,11 @@ def renew(blob: Path, size: int) -> bool:
     return stat.S_ISREG(found.st_mode) and found.st_size == size
 
 
-def _make_directory(path: Path) -> None:
-    """See to it that `path` is there, and its entry on the disk, whoever has made it."""
+def make_directory(path: Path) -> None:
+    """See to it that `path` is there, and its entry on the disk, whoever has made it. A link is none."""
     path.mkdir(0o700, exist_ok=True)
+    if path.is_symlink():
+        raise NotADirectoryError(errno.ENOTDIR, "There is a link instead of a directory", str(path))
     _sync_directory(path.parent)
 
 

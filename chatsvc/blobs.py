@@ -81,7 +81,7 @@ class Blobs:
         Raises `BlobMissing`, also for bytes that are no longer those that were stored: what is read
         here becomes part of a frame, and a damaged one would break it.
         """
-        return await self._worker.run(_read_whole, self._layout.whereabouts(sha256), sha256)
+        return await self._worker.run(_read_whole, self._layout, sha256)
 
     async def renew(self, sha256: str, size: int) -> bool:
         """Whether the blob is there, with that size; its age starts anew.
@@ -96,8 +96,7 @@ class Blobs:
         Raises `BlobMissing`, also if the file does not reach that far: the caller knows the size that
         was stored and cuts the range to it.
         """
-        places = self._layout.whereabouts(sha256)
-        descriptor = await self._worker.run(_open_range, places, offset, length)
+        descriptor = await self._worker.run(_open_range, self._layout, sha256, offset, length)
         return Download(descriptor, offset, length, self._worker)
 
 
@@ -273,29 +272,29 @@ class Worker(NamedTuple):
         self.threads.callInThread(work)
 
 
-def open_blob(places: tuple[Path, ...]) -> int:
-    """A descriptor of the blob at the first of these places that has it. Raises `BlobMissing`."""
-    for path in places:
+def open_blob(layout: Layout, sha256: str) -> int:
+    """A descriptor of the blob, wherever it is. Raises `BlobMissing`."""
+    for path in layout.whereabouts(sha256):
         try:
-            return os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+            return layout.open(path)
         except OSError as error:
             if error.errno not in _NO_SUCH_FILE:
                 raise
-    raise BlobMissing(f"There is no blob {places[0].name}.")
+    raise BlobMissing(f"There is no blob {sha256}.")
 
 
-def _read_whole(places: tuple[Path, ...], sha256: str) -> bytes:
-    with os.fdopen(open_blob(places), "rb") as file:
+def _read_whole(layout: Layout, sha256: str) -> bytes:
+    with os.fdopen(open_blob(layout, sha256), "rb") as file:
         data = file.read()
     if hashlib.sha256(data).hexdigest() != sha256:
         raise BlobMissing(f"The blob {sha256} is damaged: its contents have another digest.")
     return data
 
 
-def _open_range(places: tuple[Path, ...], offset: int, length: int) -> int:
-    descriptor = open_blob(places)
+def _open_range(layout: Layout, sha256: str, offset: int, length: int) -> int:
+    descriptor = open_blob(layout, sha256)
     size = os.fstat(descriptor).st_size
     if not 0 <= offset <= offset + length <= size:
         os.close(descriptor)
-        raise BlobMissing(f"The blob {places[0].name} has {size} bytes, not {length} from byte {offset} on.")
+        raise BlobMissing(f"The blob {sha256} has {size} bytes, not {length} from byte {offset} on.")
     return descriptor

@@ -18,7 +18,7 @@ from twisted.python.threadpool import ThreadPool
 
 from chatsvc.blobs import Blobs
 from chatsvc.chat.hub import Hub
-from chatsvc.disk import Disk
+from chatsvc.disk import Disk, Watch
 from chatsvc.net.listening import Listener
 from chatsvc.net.metrics import NodeMonitor
 from chatsvc.net.server import Server
@@ -34,6 +34,9 @@ log = Logger()
 
 #: Threads that read and write files.
 FILE_THREADS = 4
+#: Of the files that the process may open, parts of a hundred that may be connections; the rest is for
+#: attachments, the store and what else there is.
+FILES_SHARE = 80
 #: Seconds within which a store must answer for the server to start.
 STORE_WAIT = 10.0
 
@@ -68,7 +71,7 @@ class Node:
 
     async def _start(self) -> None:
         settings, reactor, parts = self._settings, self._reactor, self._parts
-        _raise_file_limit()
+        room = _raise_file_limit() * FILES_SHARE // 100
         files = ThreadPool(1, FILE_THREADS, name="chatsvc files")
         files.start()
         parts.add(files.stop)
@@ -95,14 +98,37 @@ class Node:
         hub = Hub(reactor, store, blobs, passwords, settings.limits)
         hub.start()
         parts.add(hub.stop)
-        server = Server(hub)
+        await self._watch(hub, files)
+        server = Server(hub, room)
         server.start()
         parts.add(server.stop)
         for listener in self._listeners:
             await listener.open(server)
             parts.add(listener.close)
+        server.doors.control(self._accept)
+        if (most := settings.limits.connections) is not None and room < most and not self._worker:
+            log.warn(
+                "The limit of open files has room for {room} connections of a process, not for the {most} of "
+                "--max-connections: more will have to wait. Raise it (LimitNOFILE, nofile, ulimit -n).",
+                room=room,
+                most=most,
+            )
         self._server = server
         self._monitor = NodeMonitor(hub, server, Disk(settings.data_dir, files, reactor))
+
+    async def _watch(self, hub: Hub, threads: ThreadPool) -> None:
+        """Look at the disks that are ours from now on: a store of others has its own operator."""
+        where, reactor = self._settings.data_dir, self._reactor
+        files = Disk(where / "blobs", threads, reactor)
+        store = Disk(where / "store", threads, reactor) if self._settings.redis is None else None
+        watch = Watch(reactor, hub.room.full, lambda: hub.limits, files, store)
+        await watch.look()
+        watch.start()
+        self._parts.add(watch.stop)
+
+    def _accept(self, accept: bool) -> None:
+        for listener in self._listeners:
+            listener.accept(accept)
 
     async def _judge(self, store: Store) -> None:
         try:
@@ -151,11 +177,13 @@ def _node_name(settings: Settings, worker: int | None) -> str:
     return f"{re.sub('[^A-Za-z0-9]', '-', platform.node()) or 'node'}-{listen}{number}"
 
 
-def _raise_file_limit() -> None:
-    """Each client needs a file descriptor; the usual soft limit is about a thousand."""
+def _raise_file_limit() -> int:
+    """How many files may be open: each client needs one, and the usual soft limit is about a thousand."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         except (OSError, ValueError) as error:
             log.warn("The limit of open files stays at {soft}: {error}", soft=soft, error=error)
+            return soft
+    return hard

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv6Address
 
 from chatsvc.wire.limits import Rate
 
@@ -31,13 +31,16 @@ class Buckets:
         """Take one from a bucket; False, and nothing taken, if it does not hold one."""
         if rate is None:
             return True
-        left = self._level(key, rate, now)
-        if left < 1.0:
-            return False
-        self._left[key] = (left - 1.0, now)
-        self._left.move_to_end(key)
-        if len(self._left) > KEPT:
+        left = float(rate.burst)
+        kept = self._left.get(key)
+        if kept is not None:
+            left = min(left, kept[0] + (now - kept[1]) * rate.per_second)
+            if left < 1.0:
+                return False
+            self._left.move_to_end(key)
+        elif len(self._left) >= KEPT:
             self._left.popitem(last=False)
+        self._left[key] = (left - 1.0, now)
         return True
 
     def give_back(self, key: Hashable) -> None:
@@ -50,21 +53,19 @@ class Buckets:
         """Seconds until one can be taken; 0 if one can be now."""
         if rate is None:
             return 0.0
-        return max(0.0, (1.0 - self._level(key, rate, now)) / rate.per_second)
-
-    def _level(self, key: Hashable, rate: Rate, now: float) -> float:
         left, since = self._left.get(key, (float(rate.burst), now))
-        return min(float(rate.burst), left + (now - since) * rate.per_second)
+        left = min(float(rate.burst), left + (now - since) * rate.per_second)
+        return max(0.0, (1.0 - left) / rate.per_second)
 
 
 def neighbourhood(address: str) -> str:
     """Whom an address is counted with: of IPv6 the /64 around it, as one household gets that many."""
+    if ":" not in address:
+        return address  # IPv4, or no address: each connection asks, and parsing takes microseconds
     try:
-        parsed = ip_address(address.partition("%")[0])
+        parsed = IPv6Address(address.partition("%")[0])
     except ValueError:
         return address
-    if isinstance(parsed, IPv6Address):
-        if parsed.ipv4_mapped is not None:
-            return str(parsed.ipv4_mapped)
-        return f"{IPv6Address(int(parsed) >> 64 << 64)}/64"
-    return str(parsed)
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return f"{IPv6Address(int(parsed) >> 64 << 64)}/64"

@@ -318,7 +318,10 @@ ROWS = (
         "Most connections without a login from one address; over it the longest idle is closed.",
     ),
     _cap(
-        "connections-per-user", "connections_per_user", whole(1, 1_000_000), "Most connections of one user."
+        "connections-per-user",
+        "connections_per_user",
+        whole(1, 1_000_000),
+        "Most connections of one user; over it the longest idle is cut.",
     ),
     _cap(
         "devices-per-user",
@@ -338,19 +341,24 @@ ROWS = (
     _cap("registration-rate", "registration_rate", rate(), "How often one address may make accounts."),
     _cap("account-failures", "account_failures", rate(), "How often passwords of one account may fail."),
     _cap("address-failures", "address_failures", rate(), "How often passwords from one address may fail."),
-    _cap("token-rate", "token_rate", rate(), "How many unknown device tokens one address may try."),
+    _cap(
+        "token-rate",
+        "token_rate",
+        rate(),
+        "How many unknown device tokens one address may try, together with the devices that are new there.",
+    ),
     _cap("message-rate", "message_rate", rate(), "How many messages one user may send."),
     _cap(
         "people-rate",
         "people_rate",
         rate(),
-        "How often one user may look for people and add contacts (SEARCHUSR, PROFILE, ADDCONTACT).",
+        "How often one user may look for people, add contacts and change a profile.",
     ),
     _cap(
         "request-rate",
         "request_rate",
         rate(),
-        "How many other requests one user, or who is not logged in one connection, may make.",
+        "How many other requests one user, or without a login one address, may make.",
     ),
     _cap(
         "stranger-rate",

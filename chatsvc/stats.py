@@ -11,9 +11,25 @@ from typing import Literal, get_args
 
 #: A request's outcome: OK, ERR, or no answer at all (ACKFETCH has none; the client is gone).
 Outcome = Literal["ok", "err", "none"]
-#: Why the server closes a connection: its frame does not go on, nobody logs in on it, or its address has
-#: too many such connections.
-Drop = Literal["stalled", "idle", "crowded"]
+#: Why the server closes a connection: its frame does not go on; nobody logs in on it; its address has too
+#: many such connections; its address has too many of all kinds; its user has; the process has.
+Drop = Literal["stalled", "idle", "crowded", "refused", "user", "full"]
+#: Why no connection is accepted for a while: too many came just now, or the process has as many as it may.
+Rest = Literal["rate", "full"]
+
+#: The limits on what is asked (`chatsvc.wire.limits.Limits`), and what there is no room for.
+Limited = Literal[
+    "account_failures",
+    "address_failures",
+    "registration_rate",
+    "token_rate",
+    "message_rate",
+    "people_rate",
+    "request_rate",
+    "stranger_rate",
+    "quota",
+    "storage",
+]
 
 #: Upper bounds of histograms of times, in seconds: from a fast disk's fsync to the time-outs.
 REQUEST_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
@@ -58,11 +74,16 @@ class Stats:
         self.violations = 0
         self.slow_clients = 0  # they did not read
         self.dropped: Counter[Drop] = Counter()
+        #: Connections that had to wait as their address made too many, and times that none was accepted.
+        self.delayed = 0
+        self.rests: Counter[Rest] = Counter()
         #: How long requests took, by their type (an unknown one's is "UNKNOWN": there are only so many) and
         #: outcome. Not by the pair: hashing that takes longer than looking twice.
         self.requests: defaultdict[str, dict[Outcome, Histogram]] = defaultdict(
             lambda: {outcome: Histogram(REQUEST_BOUNDS) for outcome in get_args(Outcome)}
         )
+        #: Requests that were over a limit.
+        self.refused: Counter[Limited] = Counter()
         #: From the time at which the store took a message to that at which it was queued to a client.
         self.delivery_lag = Histogram(LAG_BOUNDS)
         self.catch_ups = 0

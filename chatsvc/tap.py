@@ -22,7 +22,7 @@ from twisted.python.usage import UsageError
 
 from chatsvc import __version__
 from chatsvc.net.http import monitoring_site
-from chatsvc.net.listening import Listener
+from chatsvc.net.listening import Listener, warn_of_plain_text
 from chatsvc.node import STORE_WAIT, Node
 from chatsvc.notify import notify
 from chatsvc.options import Options
@@ -107,6 +107,7 @@ class ChatService(Service):
         self._serving = serving
         for listener in listeners:
             log.info("Listening on {where} ({endpoint}).", where=listener.where, endpoint=listener.endpoint)
+        warn_of_plain_text(listeners)
         whose = "its own, in the same directory" if settings.redis is None else url.safe
         log.info("Files are in {directory}. The store is {store}.", directory=settings.data_dir, store=whose)
         log.info("chatsvc {version} is ready.", version=__version__)

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import settings
 from twisted.logger import LogEvent, LogLevel, globalLogPublisher
 
+from tests.chaos.report import pytest_terminal_summary as pytest_terminal_summary  # a hook
 from tests.service import MEASURED, ROOT, Service, Valkey
 
 # A machine that is busy with other tests takes its time, and no test is about time.

@@ -6,14 +6,14 @@ Nothing is tested here; `tests/test_store_contract.py` holds this store to the r
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
+from typing import Protocol, cast
 
 import msgspec
 from twisted.internet.task import Clock
 
 from chatsvc.store import keys
 from chatsvc.store.accounts import USER_ID_MAX, User
-from chatsvc.store.append import Outgoing
+from chatsvc.store.append import REFUSED, Outgoing
 from chatsvc.store.contacts import Relations
 from chatsvc.store.devices import DeviceRecord
 from chatsvc.store.files import FileEntry
@@ -22,6 +22,7 @@ from chatsvc.tasks import Pending
 from chatsvc.wire import errors
 from chatsvc.wire.errors import Refusal
 from chatsvc.wire.frames import SEED
+from chatsvc.wire.invites import normal
 from chatsvc.wire.text import name_key
 from tests.fakes import FakeClient, Gate, Node, gated
 
@@ -43,9 +44,17 @@ class _Record:
         self.repeats: set[str] = set()
         self.of_message: dict[str, FileEntry] = {}
         self.by_md5: dict[str, FileEntry | None] = {}
+        self.sent: dict[str, int] = {}
 
 
-class _Data:
+class Hears(Protocol):
+    """Who is told what is published, if it wants to hear of that."""
+
+    def hear(self, whose: int | str, text: bytes) -> None:
+        """Something was published about a user or a device."""
+
+
+class Data:
     """What all nodes of one store share."""
 
     def __init__(self, clock: Clock) -> None:
@@ -53,9 +62,17 @@ class _Data:
         self.users: dict[int, _Record] = {}
         self.names: dict[str, int] = {}
         self.pointers: dict[str, int | None] = {}  # device to user
+        self.last_users: dict[str, int] = {}  # of devices: to whom each is or was bound
         self.explicit: set[str] = set()
+        self.invites: dict[str, int] = {}  # code to the uses that are left
         self.online: set[tuple[int, str]] = set()
-        self.nodes: list[FakeChannels] = []
+        self.used: list[str] = []  # devices, the one that was used last comes last
+        self.nodes: list[Hears] = []
+
+    def use(self, device: str) -> None:
+        if device in self.used:
+            self.used.remove(device)
+        self.used.append(device)
 
     def is_bound(self, device: str, user_id: int) -> bool:
         return user_id in self.users and device in self.users[user_id].devices
@@ -74,13 +91,60 @@ class _Data:
         self.online.discard((user_id, device))
         self.publish(user_id, b"r " + device.encode())
 
-    def deliver(self, user_id: int, origin: str, out: Outgoing) -> None:
+    def append(self, group: list[Outgoing]) -> list[bytes]:
+        """Store messages in one step, and tell each user of all that are new; gives what became of each."""
+        news: dict[int, list[Entry]] = {}
+        results = [self._append(out, news) for out in group]
+        for user_id, entries in news.items():
+            origins = {entry.origin for entry in entries}
+            origin = origins.pop() if len(origins) == 1 else ""
+            ends = entry_id(entries[0].before), entry_id(entries[-1].position)
+            lines = [b" ".join((b"m", *ends, origin.encode()))]
+            for entry in entries:
+                parts = entry_id(entry.position), entry.origin.encode(), entry.flags, entry.message
+                lines.append(b" ".join(parts))
+            self.publish(user_id, b"\n".join(lines))
+        return results
+
+    def _append(self, out: Outgoing, news: dict[int, list[Entry]]) -> bytes:
+        repeats = self.users[out.sender].repeats
+        if not self.is_bound(out.device, out.sender) and out.repeat not in repeats:
+            return b"unbound"
+        if out.target not in self.users:
+            return b"no target"
+        if not self._count(out, is_repeat=out.repeat in repeats):
+            return b"too much"
+        if out.repeat is None or out.repeat not in repeats:
+            if out.repeat is not None:
+                repeats.add(out.repeat)
+            self._deliver(out.sender, out.device, out, news)
+            if out.target != out.sender:
+                self._deliver(out.target, "", out, news)
+        return b"stored"
+
+    def _count(self, out: Outgoing, *, is_repeat: bool) -> bool:
+        user, new = self.users[out.sender], []
+        for blob in out.brought:
+            held = user.by_md5.get(blob.digest)
+            if blob.digest == blob.sha256:
+                known = blob.digest in user.sent
+            else:
+                known = held is not None and held[1:] == blob[1:]
+            if not known and blob.size:
+                new.append(blob)
+        total = sum(user.sent.values()) + sum(blob.size for blob in new)
+        if new and out.quota is not None and not is_repeat and total > out.quota:
+            return False
+        for blob in new:
+            user.sent[blob.digest] = user.sent.get(blob.digest, 0) + blob.size
+        return True
+
+    def _deliver(self, user_id: int, origin: str, out: Outgoing, news: dict[int, list[Entry]]) -> None:
         user, before = self.users[user_id], self.end(user_id)
         place = max(before + 1, int(self._clock.seconds() * 1000) << 32)
-        user.mail.append(Entry(place, before, origin, out.flags, out.message))
-        entry = b" ".join((entry_id(place), origin.encode(), out.flags, out.message))
-        head = b" ".join((b"m", entry_id(before), entry_id(place), origin.encode()))
-        self.publish(user_id, head + b"\n" + entry)
+        entry = Entry(place, before, origin, out.flags, out.message)
+        user.mail.append(entry)
+        news.setdefault(user_id, []).append(entry)
         if out.file is not None:
             message_key, md5, packed = out.file
             sha256, size = packed.decode().split(":")
@@ -90,7 +154,7 @@ class _Data:
 
 
 class _Part:
-    def __init__(self, data: _Data, gate: Gate) -> None:
+    def __init__(self, data: Data, gate: Gate) -> None:
         self._data = data
         self.gate = gate
 
@@ -143,12 +207,15 @@ class FakeDevices(_Part):
             return None
         user_id = self._data.pointers[device]
         bound = user_id is not None and self._data.is_bound(device, user_id)
-        return DeviceRecord(user_id if bound else None, device in self._data.explicit)
+        return self._record(device, user_id if bound else None)
+
+    def _record(self, device: str, user_id: int | None) -> DeviceRecord:
+        return DeviceRecord(user_id, device in self._data.explicit, self._data.last_users.get(device))
 
     async def use(self, device: str) -> DeviceRecord | None:
         if device not in self._data.pointers:
             return None
-        return DeviceRecord(self._data.pointers[device], device in self._data.explicit)
+        return self._record(device, self._data.pointers[device])
 
     async def is_bound(self, device: str, user_id: int) -> bool:
         return self._data.is_bound(device, user_id)
@@ -159,14 +226,21 @@ class FakeDevices(_Part):
     async def mark_explicit(self, device: str) -> None:
         self._data.explicit.add(device)
 
-    async def bind(self, device: str, user_id: int, password_hash: bytes) -> bool:
+    async def bind(self, device: str, user_id: int, password_hash: bytes, most: int | None = None) -> bool:
         if user_id not in self._data.users or self._data.users[user_id].password != password_hash:
             return False
-        self._data.users[user_id].devices.add(device)
+        devices = self._data.users[user_id].devices
+        devices.add(device)
+        self._data.use(device)
+        others = [each for each in self._data.used if each in devices and each != device]
+        others.sort(key=lambda each: (user_id, each) in self._data.online)
+        for unused in others[: 0 if most is None else max(0, len(devices) - most)]:
+            self._data.leave(user_id, unused)
+            self._data.pointers[unused] = None
         before = self._data.pointers.get(device)
         if before is not None and before != user_id:
             self._data.leave(before, device)
-        self._data.pointers[device] = user_id
+        self._data.pointers[device] = self._data.last_users[device] = user_id
         self._data.publish(device, b"b")
         return True
 
@@ -180,14 +254,17 @@ class FakeDevices(_Part):
         if user.password not in (old_hash, new_hash):
             return False
         user.password = new_hash
-        for device in user.devices - {keep}:
+        for device in sorted(user.devices - {keep}):
             self._data.leave(user_id, device)
             self._data.pointers[device] = None
         return True
 
     async def stay_online(self, user_id: int, devices: list[str]) -> tuple[int, list[str]]:
         gone = [device for device in devices if not self._data.is_bound(device, user_id)]
-        self._data.online |= {(user_id, device) for device in devices if device not in gone}
+        for device in devices:
+            if device not in gone:
+                self._data.online.add((user_id, device))
+                self._data.use(device)
         return self._data.end(user_id), gone
 
     async def go_offline(self, user_id: int, device: str) -> None:
@@ -200,9 +277,27 @@ class FakeContacts(_Part):
         self._data.users[other_id].into.add(user_id)
         self._data.users[user_id].out.add(other_id)
 
+    async def has_added(self, user_id: int, other_id: int) -> bool:
+        return other_id in self._data.users[user_id].out
+
     async def of(self, user_id: int) -> Relations:
         out, into = self._data.users[user_id].out, self._data.users[user_id].into
         return Relations(sorted(out & into), sorted(out - into), sorted(into - out))
+
+
+@gated
+class FakeInvites(_Part):
+    async def create(self, code: str, uses: int, life: int) -> str:
+        self._data.invites[str(normal(code))] = uses  # here nothing expires
+        return code
+
+    async def take(self, code: str) -> bool:
+        left = self._data.invites.get(str(normal(code)), 0)
+        self._data.invites[str(normal(code))] = max(0, left - 1)
+        return left > 0
+
+    async def give_back(self, code: str) -> None:
+        self._data.invites[str(normal(code))] += 1
 
 
 @gated
@@ -215,20 +310,17 @@ class FakeFiles(_Part):
 
 
 @gated
+class FakeSent(_Part):
+    async def total(self, user_id: int) -> int:
+        return sum(self._data.users[user_id].sent.values())
+
+
+@gated
 class FakeMail(_Part):
     async def append(self, outgoing: Outgoing) -> None:
-        sender, target, users = outgoing.sender, outgoing.target, self._data.users
-        if not self._data.is_bound(outgoing.device, sender):
-            raise Refusal(errors.NOT_LOGGED_IN)
-        if target not in users:
-            raise Refusal(errors.USER_NOT_FOUND)
-        if outgoing.repeat is not None:
-            if outgoing.repeat in users[sender].repeats:
-                return
-            users[sender].repeats.add(outgoing.repeat)
-        self._data.deliver(sender, outgoing.device, outgoing)
-        if target != sender:
-            self._data.deliver(target, "", outgoing)
+        [result] = self._data.append([outgoing])
+        if result != b"stored":
+            raise Refusal(REFUSED[result])
 
     async def is_repeat(self, sender: int, repeat: str) -> bool:
         return repeat in self._data.users[sender].repeats
@@ -264,7 +356,7 @@ class FakeMail(_Part):
 class FakeChannels:
     """The subscriptions of one node. What is published while `deaf` is lost, and no subscription stands."""
 
-    def __init__(self, data: _Data, clock: Clock) -> None:
+    def __init__(self, data: Data, clock: Clock) -> None:
         self.on_message: Callable[[int | str, bytes], None] = lambda whose, data: None
         self.on_subscribed: Callable[[int | str], None] = lambda whose: None
         self.deaf = False
@@ -306,14 +398,16 @@ class FakeStore:
     """One node's way to a store. What happens to its calls is decided at the `gate` of all parts but
     the channels; `sibling` is another node's way to the same data."""
 
-    def __init__(self, clock: Clock, data: _Data | None = None) -> None:
+    def __init__(self, clock: Clock, data: Data | None = None) -> None:
         self._clock = clock
-        self.data = _Data(clock) if data is None else data
+        self.data = Data(clock) if data is None else data
         self.gate = Gate()
         self.accounts = FakeAccounts(self.data, self.gate)
         self.devices = FakeDevices(self.data, self.gate)
         self.contacts = FakeContacts(self.data, self.gate)
         self.files = FakeFiles(self.data, self.gate)
+        self.invites = FakeInvites(self.data, self.gate)
+        self.sent = FakeSent(self.data, self.gate)
         self.mail = FakeMail(self.data, self.gate)
         self.channels = FakeChannels(self.data, clock)
 

@@ -22,6 +22,7 @@ from chatsvc.chat.calls import Call
 from chatsvc.chat.hub import Hub
 from chatsvc.chat.requests import Closing, begin, conclude, perform
 from chatsvc.chat.session import Gone, Session
+from chatsvc.passwords import ANYBODY, Turn
 from chatsvc.store.errors import Unavailable
 from chatsvc.tasks import Pending, run
 from chatsvc.wire.frames import RELEASED, Dialect, FrameReader, Head
@@ -206,10 +207,10 @@ class FakePasswords:
     def __init__(self) -> None:
         self.gate = Gate()
 
-    async def hash(self, password: str) -> bytes:
+    async def hash(self, password: str, turn: Turn = ANYBODY) -> bytes:
         return hashlib.sha256(password.encode()).hexdigest().encode()
 
-    async def verify(self, password: str, stored: bytes | None) -> bool:
+    async def verify(self, password: str, stored: bytes | None, turn: Turn = ANYBODY) -> bool:
         return stored == hashlib.sha256(password.encode()).hexdigest().encode()
 
 

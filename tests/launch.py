@@ -24,7 +24,12 @@ def _save_and_exit(signal: int) -> None:
     _exit_with_signal(signal)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run twistd with the arguments of this process."""
     app._exitWithSignal = _save_and_exit
     sys.argv[0] = "twistd"
     twistd.run()  # type: ignore[no-untyped-call]
+
+
+if __name__ == "__main__":
+    main()

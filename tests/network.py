@@ -39,6 +39,9 @@ class Wire(StringTransport, FileDescriptor):  # type: ignore[misc]  # both say t
         super().__init__(lenient=True)  # type: ignore[no-untyped-call]
         self.half_closed = False
         self.deaf = False
+        self._tempDataLen = 0  # what a FileDescriptor has not written yet is never here
+        #: The peer has reset the connection.
+        self.broken = False
         #: How much the socket takes at a time; None for all.
         self.room: int | None = None
 
@@ -48,6 +51,8 @@ class Wire(StringTransport, FileDescriptor):  # type: ignore[misc]  # both say t
 
     def send(self, data: bytes) -> int:
         """As a socket that does not block."""
+        if self.broken:
+            raise ConnectionResetError
         if self.deaf:
             raise BlockingIOError
         taken = data[: self.room]

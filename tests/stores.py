@@ -6,11 +6,13 @@ A test module takes `FIXTURES` for its own; each gets a Valkey of its own.
 from __future__ import annotations
 
 import itertools
+import re
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from functools import wraps
 from typing import Any
 
+import msgspec
 import pytest
 import pytest_twisted
 from twisted.internet import reactor as installed_reactor
@@ -29,6 +31,7 @@ from chatsvc.valkey import EmbeddedStore
 from chatsvc.wire.errors import Refusal
 from tests.cluster import Cluster
 from tests.fake_store import FakeStore
+from tests.service import ROOT
 
 reactor: Any = installed_reactor  # to a type checker it is a module
 DEADLINE = 20.0
@@ -55,11 +58,32 @@ async def until(condition: Callable[[], object]) -> None:
 
 @pytest_twisted.async_yield_fixture(scope="module")
 async def valkey(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The address of a Valkey; the tests that share it make users of their own."""
+    """The address of a Valkey; the tests that share it make users of their own.
+
+    What goes there may do no more than `docs/operations.md` says is enough.
+    """
     store = EmbeddedStore(reactor, tmp_path_factory.mktemp("store"))
     await store.start()
-    yield StoreUrl(kind="unix", path=store.socket_path)
+    await grant(StoreUrl(kind="unix", path=store.socket_path))
+    yield StoreUrl(kind="unix", path=store.socket_path, username="chatsvc", password="PASSWORD")
     await store.stop()
+
+
+async def grant(url: StoreUrl) -> None:
+    """Give a store the user that `docs/operations.md` has for one of an operator's own."""
+    commands = re.findall(r"^    (ACL SETUSER .*)", (ROOT / "docs" / "operations.md").read_text(), re.M)
+    assert commands
+    everybody = Store(reactor, url)
+    everybody.start()
+    await deferred(everybody.ready(DEADLINE))
+    for command in commands:
+        assert await deferred(everybody._link.call(*command.encode().split())) == b"OK"
+    await deferred(everybody.stop())
+
+
+def as_anybody(url: StoreUrl) -> StoreUrl:
+    """The same store, with all rights: for what only a test asks."""
+    return msgspec.structs.replace(url, username=None, password=None)
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from chatsvc.store import transfer as transfer_module
 from chatsvc.store.append import REPEAT_LIFE, entry_text
 from chatsvc.store.items import Item
 from chatsvc.store.mail import entry_id, position
+from chatsvc.store.sent import Brought
 from chatsvc.store.store import Store
 from chatsvc.store.transfer import CannotCut, Cut, Transfer
 from chatsvc.store.url import StoreUrl
@@ -83,7 +84,8 @@ async def test_all_that_is_kept_is_in_the_copy(stores: Any) -> None:
     device = await device_of(one, alice)
     await one.accounts.set_avatar(bob, "a picture")
     await one.contacts.add(alice, bob)
-    await one.mail.append(outgoing(alice, bob, device, b'{"n":1}', repeat="again", file=FILE))
+    sent = {"brought": (Brought("1" * 32, "2" * 64, 1000), Brought("3" * 64, "3" * 64, 2000))}
+    await one.mail.append(outgoing(alice, bob, device, b'{"n":1}', repeat="again", file=FILE, **sent))
     await one.mail.append(outgoing(alice, alice, device, b'{"n":2}', flags=b"w"))
     [first, _] = await one.mail.read(alice, 0, 10)
     await one.mail.reset_cursor(alice, device, first.position)
@@ -96,6 +98,7 @@ async def test_all_that_is_kept_is_in_the_copy(stores: Any) -> None:
         assert await two.mail.end(user_id) == await one.mail.end(user_id)
         assert await two.contacts.of(user_id) == await one.contacts.of(user_id)
         assert await two.files.by_md5(user_id, "1" * 32) == await one.files.by_md5(user_id, "1" * 32)
+    assert (await two.sent.total(alice), await two.sent.total(bob)) == (3000, 0)
     assert await two.accounts.password_hash(alice) == HASH
     assert await two.mail.open(alice, device) == (first.position, await one.mail.end(alice))
     assert await two.mail.is_repeat(alice, "again")
@@ -111,10 +114,13 @@ async def test_writing_it_again_changes_nothing(stores: Any) -> None:
     device = await device_of(one, alice)
     for number in range(250):
         await one.mail.append(outgoing(alice, alice, device, b"%d" % number))
+    sent = {"brought": (Brought("1" * 32, "2" * 64, 1000),)}
+    await one.mail.append(outgoing(alice, alice, device, b"a file", **sent))
     await copy(one, two)
     await copy(one, two)
+    assert await two.sent.total(alice) == 1000
     assert await mailbox(two, alice) == await mailbox(one, alice)
-    assert len(await mailbox(two, alice)) == 250
+    assert len(await mailbox(two, alice)) == 251
 
 
 @driven

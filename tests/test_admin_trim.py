@@ -12,6 +12,7 @@ from chatsvc.admin import trimming
 from chatsvc.admin.trimming import Keep, Trimmed, trim
 from chatsvc.store import keys
 from chatsvc.store.files import FileEntry
+from chatsvc.store.sent import Brought
 from chatsvc.store.store import Store
 from chatsvc.wire.schema import Message, encode
 from tests import stores
@@ -35,8 +36,8 @@ class Mailbox:
     def __init__(self, store: Store, user_id: int, device: str) -> None:
         self.store, self.user_id, self.device = store, user_id, device
 
-    async def say(self, name: str, file: bytes | None = None) -> None:
-        """Store a message, perhaps with a file."""
+    async def say(self, name: str, file: bytes | None = None, content: bytes | None = None) -> None:
+        """Store a message, perhaps with a file, or with a content that is kept as one."""
         md5 = None if file is None else hashlib.md5(file).hexdigest()
         message = Message(
             userid=self.user_id,
@@ -47,12 +48,23 @@ class Mailbox:
             md5encoded=name,
             filemd5=md5,
         )
-        parts = None
+        parts, brought, flags = None, [], b""
         if file is not None and md5 is not None:
             entry = FileEntry(md5, hashlib.sha256(file).hexdigest(), len(file))
             parts = (keys.message_key(name), md5, entry.packed())
-        out = outgoing(self.user_id, self.user_id, self.device, encode(message), file=parts)
-        await self.store.mail.append(out)
+            brought.append(Brought(*entry))
+        if content is not None:
+            sha256 = hashlib.sha256(content).hexdigest()
+            flags = b"c" + sha256.encode()
+            brought.append(Brought(sha256, sha256, len(content)))
+        more = {"file": parts, "brought": tuple(brought), "flags": flags}
+        await self.store.mail.append(
+            outgoing(self.user_id, self.user_id, self.device, encode(message), **more)
+        )
+
+    async def sent(self) -> int:
+        """How many bytes count for the user."""
+        return await self.store.sent.total(self.user_id)
 
     async def messages(self) -> int:
         """How many there are."""
@@ -171,4 +183,33 @@ async def test_two_files_with_one_md5_stay_ambiguous_as_long_as_one_is_there(sto
     assert (await box.trim(1)).files == 1
     assert not await box.has(b"content")
     assert (await box.trim(0)).files == 2
-    assert await store._link.call(b"HLEN", files) == 0
+    assert not await store._link.call(b"EXISTS", files)
+
+
+@driven
+async def test_what_goes_is_given_back_to_the_quota(store: Store) -> None:
+    box = await mailbox(store)
+    await box.say("one", b"four")
+    await box.say("two", b"four")
+    await box.say("long", content=b"a content")
+    await box.say("three", b"eleven byte")
+    await box.say("longer", content=b"another content")
+    assert await box.sent() == 4 + 9 + 11 + 15
+    await box.trim(4)
+    assert await box.sent() == 39  # the second message has the first one's file
+    assert (await box.trim(2)).files == 2
+    assert await box.sent() == 11 + 15
+    await box.say("one again", b"four")
+    assert await box.sent() == 4 + 11 + 15
+    await box.trim(0)
+    assert await box.sent() == 0
+    assert await store._link.call(b"HGETALL", keys.part(box.user_id, b"sent")) == [b"bytes", b"0"]
+
+
+@driven
+async def test_a_content_that_is_still_there_still_counts(store: Store) -> None:
+    box = await mailbox(store)
+    for name in ("one", "two"):
+        await box.say(name, content=b"the same")
+    await box.trim(1)
+    assert await box.sent() == 8

@@ -279,6 +279,7 @@ def test_check_finds_what_is_wrong(running: Service, admin: Admin) -> None:
     alice.say(bob.user or 0, LONG)
     one, two = alice.user, bob.user
     assert admin.records("check") == []
+    assert admin.record("users", "show", str(one))["sent_bytes"] == len(FILE) + len(f'"{LONG}"')
     content = hashlib.sha256(f'"{LONG}"'.encode()).hexdigest()
     for path in blobs_of(running):
         if path.stat().st_size == len(FILE):
@@ -294,6 +295,7 @@ def test_check_finds_what_is_wrong(running: Service, admin: Admin) -> None:
         ("SADD", "{u:777}:in", str(one)),
         ("SADD", f"{{u:{one}}}:devices", "expired"),
         ("SET", "chatsvc:restoring", "something"),
+        ("HINCRBY", f"{{u:{one}}}:sent", "bytes", "1000000"),
     ):
         assert not tell_store(running, *words).startswith(b"-")
     found = admin.records("check", status=1)
@@ -311,6 +313,7 @@ def test_check_finds_what_is_wrong(running: Service, admin: Admin) -> None:
         "Something is left of user 777",
         f"The content {content} of a message of user {one} is not there.",
         f"The file {hashlib.sha256(FILE).hexdigest()} is damaged",
+        f"Of user {one}, ",
     ):
         assert what in problems
     [damaged] = [line for line in problems.splitlines() if "is damaged" in line]

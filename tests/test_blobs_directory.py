@@ -64,6 +64,17 @@ async def test_prepare_makes_what_is_missing_and_leaves_nothing_else(
         assert files(root) == set()
 
 
+@pytest_twisted.ensureDeferred
+async def test_uploads_do_not_begin_outside(root: Path, tmp_path: Path, threads: ThreadPool) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    root.mkdir()
+    (root / "tmp").symlink_to(outside)
+    with pytest.raises(NotADirectoryError):
+        await within(Blobs(root, "node-1", threads, reactor).prepare())
+    assert files(outside) == set()
+
+
 @pytest.mark.parametrize(("call", "code"), [("open", errno.EROFS), ("rename", errno.EXDEV)])
 @pytest_twisted.ensureDeferred
 async def test_prepare_refuses_a_directory_that_uploads_would_fail_in(

@@ -14,7 +14,7 @@ import pytest
 import pytest_twisted
 
 from chatsvc.blobs import BlobMissing, Blobs
-from tests.blob_directory import FIXTURES, HELLO, Gate, described, open_descriptors, place
+from tests.blob_directory import FIXTURES, HELLO, Gate, described, files, open_descriptors, place
 from tests.waiting import until, within
 
 threads, root, blobs = FIXTURES
@@ -68,6 +68,27 @@ async def test_a_link_in_the_place_of_a_blob_is_not_followed(
     assert not place(root, HELLO).is_symlink()
     assert outside.read_bytes() == HELLO
     assert await within(blobs.get(digest)) == HELLO
+
+
+@pytest.mark.parametrize("level", [0, 1])
+@pytest_twisted.ensureDeferred
+async def test_a_link_in_the_place_of_a_directory_is_not_followed_either(
+    blobs: Blobs, root: Path, tmp_path: Path, level: int
+) -> None:
+    stored = await within(blobs.put(HELLO))
+    inner = list(reversed(place(root, HELLO).relative_to(root).parents[:-1]))[level]
+    outside = tmp_path / "outside"
+    (root / inner).rename(outside)
+    (root / inner).symlink_to(outside)
+    before = files(outside)
+    with pytest.raises(BlobMissing):
+        await within(blobs.get(stored.sha256))
+    with pytest.raises(BlobMissing):
+        await within(blobs.open(stored.sha256, 0, len(HELLO)))
+    with pytest.raises(NotADirectoryError):
+        await within(blobs.put(HELLO))
+    assert files(outside) == before
+    assert files(root / "tmp") == set()
 
 
 @pytest_twisted.ensureDeferred

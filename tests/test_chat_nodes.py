@@ -102,6 +102,20 @@ def test_catching_up_ends_with_a_binding_whose_end_was_not_heard_of(scene: Scene
     assert scene.bob.user not in scene.store.channels.wanted
 
 
+def test_what_is_published_waits_until_it_is_known_whether_the_end_of_a_binding_was_missed(
+    scene: Scene,
+) -> None:
+    other = scene.login("bob")
+    scene.store.channels.deaf = True
+    assert elsewhere(scene, scene.bob).ask("LOGOUT").ok
+    scene.store.gate.hold("stay_online")
+    scene.store.channels.stand()
+    scene.write("one")
+    assert scene.bob.contents() == other.contents() == []
+    scene.store.gate.release("stay_online")
+    assert (scene.bob.contents(), other.contents()) == ([], ["one"])
+
+
 def test_a_device_is_listened_to_as_long_as_it_is_unbound_and_connected(scene: Scene) -> None:
     others = {scene.alice.user, scene.bob.user}
     first = idle(scene)

@@ -9,7 +9,7 @@ import hashlib
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterator
-from errno import EDQUOT, EIO, ENOSPC
+from errno import EDQUOT, EIO, EMFILE, ENFILE, ENOSPC
 from typing import Any, NamedTuple
 
 import pytest
@@ -256,6 +256,16 @@ def test_no_room_for_a_file(scene: Scene, step: str, code: int, no_unhandled_fai
     assert (scene.node.blobs.open_files, scene.node.blobs.kept) == (0, {})
     assert scene.alice.fetch() == []
     no_unhandled_failure.clear()
+
+
+@pytest.mark.parametrize("code", [EMFILE, ENFILE])
+def test_no_descriptor_for_a_file(scene: Scene, code: int) -> None:
+    scene.node.blobs.gate.fail("write", OSError(code, "Too many open files"))
+    assert refused("SENDMSG", ask(scene.bob, scene, "SENDMSG")) == errors.SERVER_BUSY
+    assert (scene.node.blobs.open_files, scene.node.blobs.kept) == (0, {})
+    answer = ask(scene.bob, scene, "SENDMSG")
+    assert answer is not None
+    assert answer.ok
 
 
 def test_a_broken_disk_is_our_fault(scene: Scene, no_unhandled_failure: list[LogEvent]) -> None:

@@ -38,6 +38,17 @@ def test_what_is_no_canonical_base64_is_shown_as_it_is(wire: str, plain: str) ->
     assert forms.RAW.read(wire) == wire
 
 
+def test_an_account_is_made_with_an_invite_or_without() -> None:
+    world = World(token=None)
+    world.server.user = None
+    world.start()
+    world.server.script["REGISTER"] = world.server.login
+    for invite in (None, "7H3K-9QX2-WM4D-R8VZ"):
+        assert world.do(world.client.register("me", "secret", invite)).username == "me"
+    sent = {"username": encoded("me"), "passwd": "5ebe2294ecd0e0f08eab7690d2a6ee69"}
+    assert world.server.bodies("REGISTER") == [sent, sent | {"invite": "7H3K-9QX2-WM4D-R8VZ"}]
+
+
 def test_a_new_device_logs_in_and_keeps_its_token() -> None:
     world = World(token=None)
     world.server.user = None

@@ -62,7 +62,7 @@ def test_a_lost_answer_makes_a_repeat(world: World) -> None:
     assert isinstance(outcome[0], Message)
 
 
-@pytest.mark.parametrize("info", [errors.STORAGE_UNAVAILABLE, errors.SERVER_BUSY])
+@pytest.mark.parametrize("info", [errors.STORAGE_UNAVAILABLE, errors.SERVER_BUSY, errors.TOO_MANY_REQUESTS])
 def test_a_refusal_that_passes_is_tried_again(world: World, info: str) -> None:
     world.server.script["SENDMSG"] = lambda _line, _seen: Reply(info=info)
     outcome = result_of(world.client.send_text(2, "one"))

@@ -226,6 +226,10 @@ def test_every_container_is_shut_in(name: str) -> None:
     assert service["init"] is True
     assert service["mem_limit"]
     assert service["pids_limit"]
+    assert int(service["ulimits"]["nofile"]["hard"]) > 0
+    assert "privileged" not in service
+    # Nothing of the host is there to be written.
+    assert all(volume.endswith((":/data", ":ro")) for volume in service.get("volumes", ()))
     assert int(service["stop_grace_period"].removesuffix("s")) > DRAIN
 
 
@@ -290,6 +294,18 @@ def test_the_unit_lets_the_server_end_in_order() -> None:
     assert unit()["KillMode"] == ["mixed"]  # the store gets no SIGTERM beside the server
     assert int(unit()["TimeoutStopSec"][0]) > DRAIN
     assert unit()["ExecReload"] == ['/bin/sh -c "kill -HUP $MAINPID"']
+
+
+def test_the_unit_shuts_the_server_in() -> None:
+    settings = unit()
+    assert settings["User"] == ["chatsvc"]
+    assert settings["CapabilityBoundingSet"] == [""]
+    assert settings["NoNewPrivileges"] == ["yes"]
+    # Everything is read-only but its state.
+    assert settings["ProtectSystem"] == ["strict"]
+    assert settings["StateDirectory"] == ["chatsvc"]
+    assert not {"ReadWritePaths", "AmbientCapabilities"} & set(settings)
+    assert {"MemoryMax", "TasksMax", "LimitNOFILE"} <= set(settings)
 
 
 def test_the_unit_lets_the_server_speak_tls() -> None:

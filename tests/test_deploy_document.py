@@ -20,6 +20,8 @@ DOCUMENT = (ROOT / "docs" / "operations.md").read_text()
 OTHERS = {
     *("build", "enable", "env-file", "init", "no-deps", "now", "profile", "read-only", "cap-drop", "tmpfs"),
     *("help", "home-dir", "logger", "only", "shell", "syslog", "system", "wait"),
+    *("build-arg", "entrypoint", "memory", "no-build-isolation", "pids-limit", "require-hashes"),
+    *("rm", "security-opt", "ulimit", "upgrade"),
 }
 #: Errors that end a start.
 ERRORS = {"CannotStart", "CannotListen", "StoreError", "Unfit"}

@@ -1,4 +1,4 @@
-"""How much room a disk has: a real one, and one that hangs."""
+"""How much room a disk has: a real one, and one that hangs; and when it is too little."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
 from twisted.python.threadpool import ThreadPool
 
-from chatsvc.disk import PATIENCE, Disk
+from chatsvc.disk import NEAR_INTERVAL, PATIENCE, QUIET, Disk, Full, Room, Watch
+from chatsvc.wire.limits import GIB, MIB, Limits
 from tests.fakes import Running
 from tests.stores import driven, reactor
 
@@ -97,3 +99,106 @@ def test_who_asks_together_is_told_together(tmp_path: Path, slow: Any) -> None:
     slow.work.pop()()
     assert both[0].result() == both[1].result()
     assert slow.work == []
+
+
+# When there is too little room.
+
+
+class FakeDisk:
+    """A disk of 100 GiB with as much room as the test says, in bytes; None if it does not tell."""
+
+    def __init__(self) -> None:
+        self.free: int | None = 50 * GIB
+        self.looks = 0
+
+    async def room(self) -> Room:
+        self.looks += 1
+        if self.free is None:
+            raise OSError("its disk did not answer")
+        return Room(self.free, 100 * GIB)
+
+
+class Watched:
+    """The disks of files and store, looked at by a fake clock."""
+
+    def __init__(self) -> None:
+        clock: Any = Clock()
+        self.clock, self.full, self.limits = clock, Full(), Limits()
+        self.files, self.store = FakeDisk(), FakeDisk()
+        self.watch = Watch(clock, self.full, lambda: self.limits, self.files, self.store)
+        self.watch.start()
+
+    def look(self, files: int | None = 50 * GIB, store: int | None = 50 * GIB) -> tuple[bool, bool]:
+        """Which are full, a second after they have so much room."""
+        self.files.free, self.store.free = files, store
+        self.clock.pump([NEAR_INTERVAL] * 11)
+        return self.full.files, self.full.store
+
+
+def test_each_disk_is_full_below_its_own_floor() -> None:
+    watched = Watched()
+    assert watched.look() == (False, False)
+    assert watched.look(files=5 * GIB, store=64 * MIB) == (False, False)
+    assert watched.look(files=5 * GIB - 1, store=64 * MIB) == (True, False)
+    assert watched.look(files=5 * GIB, store=64 * MIB - 1) == (False, True)
+    assert watched.look(files=0, store=0) == (True, True)
+    assert watched.look() == (False, False)
+
+
+@pytest.mark.parametrize(
+    ("free", "looks"), [(64 * MIB + GIB, 10), (64 * MIB + GIB - 1, 100), (0, 100), (None, 10)]
+)
+def test_the_less_there_is_the_more_often_it_looks(free: int | None, looks: int) -> None:
+    watched = Watched()
+    watched.look(store=free)
+    before = watched.store.looks
+    watched.clock.pump([NEAR_INTERVAL] * 100)
+    assert looks - 2 <= watched.store.looks - before <= looks
+
+
+def test_the_floors_are_those_that_hold_now() -> None:
+    watched = Watched()
+    watched.limits = Limits(files_floor=51, store_floor=50 * GIB + 1)
+    assert watched.look() == (True, True)
+    watched.limits = Limits(files_floor=0, store_floor=0)
+    assert watched.look(files=0, store=0) == (False, False)
+
+
+def test_a_disk_that_does_not_tell_is_as_full_as_it_was() -> None:
+    watched = Watched()
+    assert watched.look(files=None, store=0) == (False, True)
+    assert watched.look(files=0, store=None) == (True, True)
+    assert watched.look(files=None, store=None) == (True, True)
+    assert watched.look() == (False, False)
+
+
+def test_the_store_of_others_is_not_watched() -> None:
+    full, files = Full(), FakeDisk()
+    clock: Any = Clock()
+    Watch(clock, full, Limits, files, None).start()
+    files.free = 0
+    clock.pump([NEAR_INTERVAL] * 11)
+    assert (full.files, full.store) == (True, False)
+
+
+def test_nobody_looks_after_the_stop() -> None:
+    watched = Watched()
+    watched.watch.stop()
+    assert watched.look(files=0, store=0) == (False, False)
+    assert watched.clock.getDelayedCalls() == []
+
+
+def test_the_log_says_so_once_a_minute() -> None:
+    watched = Watched()
+    with capturedLogs() as events:
+        for _ in range(5):
+            watched.look(store=10 * MIB)
+            watched.look()
+        assert [formatEvent(event) for event in events[:2]] == [
+            "The disk of the store has 10 MiB left, 64 MiB must stay free. More is refused",
+            "The disk of the store has room again: 51200 MiB",
+        ]
+        assert sum("10 MiB left" in formatEvent(event) for event in events) == 1
+        watched.clock.advance(QUIET)
+        watched.look(store=10 * MIB)
+        assert sum("10 MiB left" in formatEvent(event) for event in events) == 2

@@ -45,7 +45,8 @@ def document(name: str) -> str:
     return (ROOT / name).read_text()
 
 
-PROTOCOL = document("docs/protocol.md")
+PROTOCOL, RELIABILITY = document("docs/protocol.md"), document("docs/reliability.md")
+DEFAULTS, DEFENDED = "## The defaults, and why", "## What it defends, and against whom"
 DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
 SOURCES = [path for part in ("chatsvc", "tests") for path in (ROOT / part).rglob("*.py")]
 
@@ -288,6 +289,29 @@ def test_the_readme_has_every_option_with_its_default() -> None:
         if row.default:
             assert row.kind.read(as_an_option(told[row.name])) == row.kind.read(row.default), row.name
     assert f"tcp:{told['port']}" == told["listen"]
+
+
+def test_each_limit_has_its_default_and_a_reason() -> None:
+    told = {row[0].strip("`").removeprefix("--"): row[1:] for row in cells(section(RELIABILITY, DEFAULTS))}
+    fields = {*Limits.__struct_fields__, "bcrypt_cost", "bcrypt_threads", "bcrypt_queue", "durability"}
+    limits = {row.name: row for row in ROWS if row.field in fields or row.name == "unlimited"}
+    assert told.keys() == limits.keys()
+    assert {name: default.strip("`") for name, (default, _) in told.items()} == {
+        name: row.default for name, row in limits.items()
+    }
+    assert all(reason for _, reason in told.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "heading", "rows"),
+    [("docs/reliability.md", "## The battery", 40), ("SECURITY.md", DEFENDED, 25)],
+)
+def test_each_fault_and_threat_names_its_test_or_says_that_it_has_none(
+    name: str, heading: str, rows: int
+) -> None:
+    told = cells(section(document(name), heading))
+    assert [row[0] for row in told] == [str(number) for number in range(1, rows + 1)]
+    assert [row for row in told if not any("`tests/" in cell or cell == "not done" for cell in row)] == []
 
 
 def test_the_table_of_the_store_has_every_key() -> None:

@@ -9,6 +9,7 @@ import datetime
 import errno
 import os
 import socket
+import ssl
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,22 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.endpoints import AdoptedStreamServerEndpoint
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
+from twisted.logger import capturedLogs
 
 import chatsvc.net.listening
-from chatsvc.net.listening import ACCEPTS, BACKLOG, CannotListen, Listener
+from chatsvc.net.listening import (
+    ACCEPTS,
+    BACKLOG,
+    KEEPALIVE,
+    CannotListen,
+    Listener,
+    warn_of_plain_text,
+)
 from tests.certificates import make_certificates
 from tests.stores import driven, until
 from tests.waiting import reactor
@@ -198,3 +209,80 @@ async def test_a_key_that_does_not_belong_to_its_certificate_is_refused_at_once(
     with pytest.raises(CannotListen, match=r"Cannot listen on ssl:.* keys do not match"):
         await listener.open(Counter())
     await listener.close()
+
+
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion")
+@driven
+async def test_tls_before_1_2_is_not_spoken(tmp_path: Path) -> None:
+    authority, own = make_certificates(tmp_path)
+    listener = Listener(reactor, f"ssl:0:interface=127.0.0.1:privateKey={own}:certKey={own}")
+    await listener.open(Counter())
+
+    def spoken(version: ssl.TLSVersion) -> str | None:
+        context = ssl.create_default_context(cafile=str(authority))
+        context.set_ciphers("ALL:@SECLEVEL=0")  # on our side all is allowed
+        context.minimum_version = context.maximum_version = version
+        try:
+            with context.wrap_socket(client(address(listener)), server_hostname="localhost") as tls:
+                return tls.version()
+        except ssl.SSLError as error:
+            return error.reason
+
+    old, new = ("TLSv1", "TLSv1_1"), ("TLSv1_2", "TLSv1_3")
+    for name in old:
+        assert await deferToThread(spoken, ssl.TLSVersion[name]) == "TLSV1_ALERT_PROTOCOL_VERSION"
+    assert [await deferToThread(spoken, ssl.TLSVersion[name]) for name in new] == ["TLSv1.2", "TLSv1.3"]
+    await listener.close()
+
+
+@driven
+async def test_who_may_connect_without_tls_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, own = make_certificates(tmp_path)
+    endpoints = {
+        "tcp:0:interface=127.0.0.1": True,
+        f"ssl:0:interface=127.0.0.1:privateKey={own}": False,
+        "haproxy:tcp:0:interface=127.0.0.1": False,
+        f"unix:{tmp_path}/chat": False,
+    }
+    for endpoint, is_plain in endpoints.items():
+        listener = Listener(reactor, endpoint)
+        await listener.open(Counter())
+        assert not listener.is_plain_outside
+        if hasattr(listener._port.getHost(), "host"):
+            for host in (IPv4Address("TCP", "0.0.0.0", 8080), IPv6Address("TCP", "fe80::1%eth0", 8080)):
+                monkeypatch.setattr(listener._port, "getHost", lambda host=host: host)
+                assert listener.is_plain_outside is is_plain, endpoint
+        with capturedLogs() as events:
+            warn_of_plain_text([listener])
+        assert [event["where"] for event in events] == [f"{host.host}:8080"] * is_plain
+        await listener.close()
+
+
+@driven
+async def test_a_peer_that_is_gone_without_a_word_is_noticed(tmp_path: Path) -> None:
+    _, own = make_certificates(tmp_path)
+    for kind in ("tcp:0:interface=127.0.0.1", f"ssl:0:interface=127.0.0.1:privateKey={own}"):
+        listener, accepting = Listener(reactor, kind), Counter()
+        await listener.open(accepting)
+        with client(address(listener)):
+            await until(lambda accepting=accepting: accepting.accepted and accepting.accepted[0].transport)  # type: ignore[misc]
+            with socket.socket(fileno=os.dup(accepting.accepted[0].transport.fileno())) as accepted:
+                for name, value in KEEPALIVE.items():
+                    assert accepted.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) == value
+        await listener.close()
+
+
+@driven
+async def test_a_listener_that_does_not_accept_leaves_who_comes_waiting() -> None:
+    listener, accepting = Listener(reactor, "tcp:0:interface=127.0.0.1"), Counter()
+    await listener.open(accepting)
+    where = address(listener)
+    listener.accept(False)
+    with client(where), client(where):
+        for _ in range(5):
+            await deferLater(reactor, 0)
+        assert accepting.accepted == []
+        listener.accept(True)
+        await until(lambda: len(accepting.accepted) == 2)
+    await listener.close()
+    listener.accept(True)  # it was on its way; nothing is open any more

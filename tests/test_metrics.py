@@ -17,10 +17,10 @@ from prometheus_client.parser import text_string_to_metric_families
 import twisted
 from chatsvc import __version__
 from chatsvc.chat.calls import TABLE
-from chatsvc.disk import Room
+from chatsvc.disk import Full, Room
 from chatsvc.net.metrics import NodeMonitor, merged
 from chatsvc.net.server import Server
-from chatsvc.wire.limits import GIB, MIB
+from chatsvc.wire.limits import GIB
 from tests.fakes import now
 from tests.network import LIMITS, FakeHub
 from tests.service import ROOT
@@ -48,6 +48,7 @@ def fake_hub() -> Any:
     parts = {
         "online": lambda: (2, 3),
         "store": SimpleNamespace(up=True, problem="", reconnects={"mail": 1, "state": 0, "subscriber": 2}),
+        "room": SimpleNamespace(full=Full()),
         "passwords": SimpleNamespace(running=1, waiting=4, refused=5),
     }
     vars(hub).update(parts)
@@ -123,26 +124,16 @@ def test_a_node_without_its_store_is_not_ready(world: World) -> None:
     assert values(world.families()["chatsvc_store_up"]) == {(): 0}
 
 
-@pytest.mark.parametrize(
-    ("room", "is_ready"),
-    [
-        (Room(64 * MIB, 6 * GIB), True),
-        (Room(64 * MIB - 1, 6 * GIB), False),
-        (Room(GIB, 100 * GIB), True),
-        (Room(GIB - 1, 100 * GIB), False),
-    ],
-)
-def test_a_node_whose_disk_is_full_is_not_ready(world: World, room: Room, is_ready: bool) -> None:
-    world.disk.outcome = room
-    assert (world.problem() is None) == is_ready
-    assert values(world.families()["chatsvc_data_disk_free_bytes"]) == {(): room.free}
-
-
-def test_a_full_disk_is_told_in_a_sentence(world: World) -> None:
-    world.disk.outcome = Room(10 * MIB, GIB)
-    assert world.problem() == (
-        "The disk of the data directory is full: 10 MiB are free, at least 64 MiB and 1% of it must be."
-    )
+@pytest.mark.parametrize("disk", ["files", "store"])
+def test_a_node_whose_disk_is_full_still_serves_who_reads(world: World, disk: str) -> None:
+    world.disk.outcome = Room(0, GIB)
+    setattr(world.hub.room.full, disk, True)
+    assert world.problem() is None
+    assert values(world.families()["chatsvc_data_disk_free_bytes"]) == {(): 0}
+    assert values(world.families()["chatsvc_disk_full"]) == {
+        ("files",): disk == "files",
+        ("store",): disk == "store",
+    }
 
 
 @pytest.mark.parametrize(
@@ -186,7 +177,7 @@ def test_the_document_has_the_values_that_labels_have(world: World) -> None:
     listed = [
         (name, *each) for name, (_, labels) in documented().items() for each in labels.items() if each[1]
     ]
-    assert len(listed) == 5
+    assert len(listed) == 8
     for name, label, told in listed:
         assert {sample.labels[label] for sample in found[name].samples} == told, name
 
@@ -209,14 +200,22 @@ def test_figures_are_read_where_they_are_counted(world: World) -> None:
     world.hub.stats.accepted = 7
     world.hub.stats.dropped["idle"] = 8
     world.hub.stats.slow_clients = 9
+    world.hub.stats.rests["rate"] = 3
+    world.hub.stats.delayed = 4
     found = world.families()
     [build] = found["chatsvc_build_info"].samples
     assert build.labels["version"] == __version__
     assert build.labels["twisted"] == twisted.__version__
     assert values(found["chatsvc_connections_accepted_total"]) == {(): 7}
     assert values(found["chatsvc_connections_dropped_total"]) == {
-        ("stalled",): 0, ("idle",): 8, ("crowded",): 0
+        ("stalled",): 0, ("idle",): 8, ("crowded",): 0, ("refused",): 0, ("user",): 0, ("full",): 0
     }  # fmt: skip
+    assert values(found["chatsvc_accept_rests_total"]) == {("rate",): 3, ("full",): 0}
+    assert values(found["chatsvc_connections_delayed_total"]) == {(): 4}
+    assert (values(found["chatsvc_connections_waiting"]), values(found["chatsvc_connections_limit"])) == (
+        {(): 0},
+        {},
+    )
     assert values(found["chatsvc_slow_clients_dropped_total"]) == {(): 9}
     assert values(found["chatsvc_users_online"]) == {(): 2}
     assert values(found["chatsvc_devices_online"]) == {(): 3}

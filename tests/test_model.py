@@ -1,6 +1,7 @@
 """A running server against the model of tests/model.py, in conversations that hypothesis makes up.
 
 `CHATSVC_MODEL_EXAMPLES` is how many; by default few enough for each run of the tests, and always the same.
+`make simulate` tries more of them, longer ones, and others each time.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ USERS, DEVICES, CONNECTIONS = 3, 5, 2
 
 EXAMPLES = os.environ.get("CHATSVC_MODEL_EXAMPLES")
 PROFILE = settings(
-    max_examples=int(EXAMPLES or 60),
+    max_examples=int(EXAMPLES or 50),
     derandomize=EXAMPLES is None,
-    stateful_step_count=40,
+    stateful_step_count=50 if EXAMPLES else 40,
     deadline=None,
     database=None,
     print_blob=False,
@@ -329,9 +330,7 @@ class Conversations(RuleBasedStateMachine):
 
 def test_a_server_does_what_the_model_does(service: Callable[..., Service]) -> None:
     class Machine(Conversations):
-        server = service(
-            "--max-answer-messages", str(IN_ONE_ANSWER)
-        ).start()
+        server = service("--max-answer-messages", str(IN_ONE_ANSWER)).start()
 
     run_state_machine_as_test(Machine, settings=PROFILE)
     assert "Traceback" not in Machine.server.log()

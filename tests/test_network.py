@@ -18,6 +18,14 @@ from tests.network import LIMITS, NODE, Node, request
 node = NODE
 
 
+def test_a_session_knows_from_where_its_client_came(node: Node) -> None:
+    made, _ = node.connect("192.0.2.7")
+    assert made.session.address == "192.0.2.7"
+    node.server.known(made, "203.0.113.9")
+    assert made.session.address == "203.0.113.9"
+    assert node.connect("")[0].session.address == ""
+
+
 # Order and reading ahead.
 
 

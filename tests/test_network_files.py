@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from chatsvc.chat.calls import Payload
 from chatsvc.chat.session import Gone
 from chatsvc.net.outbox import FILE_CHUNK
 from chatsvc.tasks import run, spawn
@@ -34,6 +35,22 @@ def test_a_socket_is_asked_for_more_at_a_time_as_long_as_a_payload_comes(node: N
     made.dataReceived(b"67890" + request())
     assert got == [b"12345", b"67890"]
     assert wire.bufferSize == usual
+
+
+def test_a_payload_ends_where_it_ends_though_the_next_one_is_there_already(node: Node) -> None:
+    made, _ = node.connect(bound=True)
+    made.dataReceived(request("SENDMSG", payload_length=5) + b"12345")
+    payload = node.calls[0][0].payload
+    assert payload is not None
+    got: list[bytes] = []
+    spawn(_read_into(got, payload), "reading")
+    made.dataReceived(request("SENDMSG", payload_length=5) + b"67890")  # while those bytes are being written
+    spawn(_read_into(got, payload), "reading on")
+    assert got == [b"12345", b""]
+
+
+async def _read_into(got: list[bytes], payload: Payload) -> None:
+    got.append(await payload.read())
 
 
 class File:

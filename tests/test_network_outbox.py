@@ -5,6 +5,8 @@ How files go out is in ``test_network_files.py``; why it must be known, in ``doc
 
 from __future__ import annotations
 
+import pytest
+
 from chatsvc.chat.session import Gone
 from chatsvc.net.outbox import Outbox
 from chatsvc.tasks import run
@@ -106,3 +108,17 @@ def test_what_a_socket_does_not_take_at_once_goes_through_the_transport(node: No
     assert len(wire.sent()) == 300  # not past what the transport still has
     wire.flow()
     assert (outbox.written, wire.sent()) == (301, b"a" * 200 + b"b" * 100 + b"c")
+
+
+def test_of_a_connection_that_was_reset_nothing_is_known_to_have_arrived(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, wire = node.connect()
+    monkeypatch.setattr(Outbox, "in_kernel", lambda outbox: 0)
+    made.outbox.send(b"arrived")
+    node.flow()
+    assert made.outbox.reached_peer() == len(b"arrived")
+    wire.broken = True  # sending tells of the reset, and so reading does not
+    made.outbox.send(b"lost")
+    node.flow()
+    assert made.outbox.reached_peer() == 0

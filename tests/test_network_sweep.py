@@ -10,6 +10,7 @@ import random
 import pytest
 
 from chatsvc.net.budget import UNCOUNTED, Budget
+from chatsvc.net.connection import LINGER
 from chatsvc.tasks import spawn
 from chatsvc.wire.frames import RELEASED
 from chatsvc.wire.limits import KIB, MIB
@@ -131,6 +132,16 @@ def test_an_end_that_does_not_come_is_forced(node: Node) -> None:
     assert wire.end() == "reset"
 
 
+def test_an_error_that_nobody_reads_is_not_waited_for(node: Node) -> None:
+    made, wire = node.connect()
+    made.dataReceived(b"\xff" * 12)
+    wire.deaf = True
+    node.sleep(LINGER - 1)
+    assert wire.end() != "reset"
+    node.sleep(3)
+    assert wire.end() == "reset"
+
+
 # How many.
 
 
@@ -176,9 +187,7 @@ def test_who_comes_to_ask_at_once_is_not_counted(node: Node) -> None:
 def test_of_those_who_ask_nothing_the_first_have_to_go(node: Node) -> None:
     many = [node.connect() for _ in range(2 * PER_ADDRESS)]
     node.sleep(1)
-    assert [bool(wire.end()) for _, wire in many] == [True] * PER_ADDRESS + [
-        False
-    ] * PER_ADDRESS
+    assert [bool(wire.end()) for _, wire in many] == [True] * PER_ADDRESS + [False] * PER_ADDRESS
 
 
 def test_a_connection_that_has_ended_makes_room(node: Node) -> None:
@@ -196,7 +205,7 @@ def test_a_connection_that_ended_before_its_answer_counts_no_more(node: Node) ->
     made.dataReceived(request("STATE"))
     made.connectionLost()
     node.answer()
-    assert (node.server.connections, node.server._unbound) == ({}, {})
+    assert (node.server.connections, node.server.doors._unbound) == ({}, {})
 
 
 def test_an_ended_binding_makes_a_connection_count(node: Node) -> None:

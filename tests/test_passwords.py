@@ -14,8 +14,8 @@ import pytest
 import pytest_twisted
 from twisted.python.failure import Failure
 
-from chatsvc.passwords import Busy, Passwords
-from tests.waiting import DEADLINE, reactor, within
+from chatsvc.passwords import Busy, Passwords, Turn, _secret
+from tests.waiting import DEADLINE, reactor, until, within
 
 COST = 4
 
@@ -140,6 +140,78 @@ async def test_over_the_queue_it_is_busy_until_there_is_room(gate: Gate) -> None
         assert gate.entered == 4
     finally:
         gate.opened.set()
+        passwords.stop()
+
+
+class Order:
+    """Takes the place of bcrypt: keeps the threads until told, and notes in which order passwords came."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.came: list[bytes] = []
+        self._may_end = threading.Semaphore(0)
+        self._names = {_secret(name): name for name in ("a", "b", "c")}
+        monkeypatch.setattr(bcrypt, "hashpw", self)
+
+    def __call__(self, password: bytes, salt: bytes) -> bytes:
+        self.came.append(self._names[password].encode())
+        assert self._may_end.acquire(timeout=DEADLINE)
+        return salt
+
+    def end(self, count: int) -> None:
+        """Let so many end."""
+        self._may_end.release(count)
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_address_has_so_many_at_a_time_and_others_pass_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    order, passwords = Order(monkeypatch), Passwords(COST, 3, 64, reactor)
+    passwords.start()
+    try:
+        crowd = [within(passwords.hash("a", Turn("192.0.2.1", 2))) for _ in range(4)]
+        await until(lambda: len(order.came) == 2)
+        assert (passwords.running, passwords.waiting) == (2, 2)
+        other = within(passwords.hash("b", Turn("192.0.2.2", 2)))
+        await until(lambda: order.came == [b"a", b"a", b"b"])
+        order.end(5)
+        for call in (*crowd, other):
+            assert await call
+        await until(lambda: (passwords.running, passwords.waiting) == (0, 0))
+    finally:
+        order.end(9)
+        passwords.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_turns_go_round_those_who_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    order, passwords = Order(monkeypatch), Passwords(COST, 1, 64, reactor)
+    passwords.start()
+    try:
+        wanted = (("a", "192.0.2.1"),) * 4 + (("b", "192.0.2.2"),) * 2 + (("c", "192.0.2.3"),)
+        calls = [within(passwords.hash(name, Turn(address, 2))) for name, address in wanted]
+        order.end(len(calls))
+        for call in calls:
+            assert await call
+        assert b"".join(order.came) == b"aabcaba"
+    finally:
+        order.end(9)
+        passwords.stop()
+
+
+@pytest.mark.parametrize("turn", [Turn("", 1), Turn("192.0.2.1", None)], ids=["no address", "no limit"])
+@pytest_twisted.ensureDeferred
+async def test_without_an_address_or_a_limit_all_threads_may_work(
+    monkeypatch: pytest.MonkeyPatch, turn: Turn
+) -> None:
+    order, passwords = Order(monkeypatch), Passwords(COST, 2, 64, reactor)
+    passwords.start()
+    try:
+        calls = [within(passwords.hash("a", turn)) for _ in range(2)]
+        await until(lambda: len(order.came) == 2)
+        order.end(2)
+        for call in calls:
+            assert await call
+    finally:
+        order.end(9)
         passwords.stop()
 
 

@@ -50,6 +50,7 @@ SHAPES: dict[type[msgspec.Struct], dict[str, set[str]]] = {
     schema.Request: {"request": STR, "body": {*KINDS, "absent"}, "tokenid": OPTIONAL_INT},
     schema.Nothing: {},
     schema.Credentials: {"username": STR, "passwd": STR},
+    schema.Registration: {"username": STR, "passwd": STR, "invite": OPTIONAL_STR},
     schema.PasswordChange: {"passwd": STR, "newPasswd": STR},
     schema.ProfileChange: {"username": OPTIONAL_STR, "avatar": OPTIONAL_STR},
     schema.UserRef: {"userid": {"int"}},

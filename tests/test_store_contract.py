@@ -10,16 +10,19 @@ from chatsvc.store import keys
 from chatsvc.store.accounts import User
 from chatsvc.store.contacts import Relations
 from chatsvc.store.devices import BOUND_LIFE, UNBOUND_LIFE, DeviceRecord
+from chatsvc.store.invites import Invite
 from chatsvc.store.store import Store
 from chatsvc.store.url import StoreUrl
 from chatsvc.tasks import deferred, gather
 from chatsvc.wire.errors import NAME_TAKEN, Refusal
+from chatsvc.wire.invites import make
 from chatsvc.wire.schema import TOKEN_MAX
 from chatsvc.wire.text import encoded
 from tests.stores import (
     DEADLINE,
     FIXTURES,
     HASH,
+    as_anybody,
     driven,
     fresh,
     listen,
@@ -39,7 +42,7 @@ OTHER_HASH = b"another hash"
 @pytest_twisted.async_yield_fixture
 async def real(valkey: StoreUrl) -> Any:
     """For what only the real one has: times to live, and steps that a crash can cut short."""
-    store = Store(reactor, valkey)
+    store = Store(reactor, as_anybody(valkey))
     store.start()
     await deferred(store.ready(DEADLINE))
     yield store
@@ -175,7 +178,7 @@ async def test_a_device_that_comes_back_is_as_its_record_says(store: Any, other:
     assert await other.devices.use(device) == DeviceRecord(None, False)
     await store.devices.bind(device, user_id, HASH)
     await store.devices.mark_explicit(device)
-    assert await other.devices.use(device) == DeviceRecord(user_id, True)
+    assert await other.devices.use(device) == DeviceRecord(user_id, True, user_id)
 
 
 @driven
@@ -185,7 +188,7 @@ async def test_binding_needs_the_password_as_it_is_now(store: Any) -> None:
     assert await store.devices.load(device) == DeviceRecord(None, False)
     assert await store.devices.bind(device, user_id, HASH)
     assert await store.devices.bind(device, user_id, HASH)
-    assert await store.devices.load(device) == DeviceRecord(user_id, False)
+    assert await store.devices.load(device) == DeviceRecord(user_id, False, user_id)
     assert await store.devices.is_bound(device, user_id)
     assert not await store.devices.is_bound(device, user_id + 1)
 
@@ -197,7 +200,7 @@ async def test_binding_to_another_user_ends_the_first_binding(store: Any) -> Non
     heard = await listen(store, first)
     assert await store.devices.bind(device, second, HASH)
     assert not await store.devices.is_bound(device, first)
-    assert await store.devices.load(device) == DeviceRecord(second, False)
+    assert await store.devices.load(device) == DeviceRecord(second, False, second)
     await until(lambda: heard)
     assert set(heard) == {b"r " + device.encode()}
 
@@ -221,7 +224,7 @@ async def test_a_device_that_expired_can_be_bound(store: Any) -> None:
     user_id, device = await new_user(store), keys.device_id(2**52)
     assert await store.devices.load(device) is None
     assert await store.devices.bind(device, user_id, HASH)
-    assert await store.devices.load(device) == DeviceRecord(user_id, False)
+    assert await store.devices.load(device) == DeviceRecord(user_id, False, user_id)
 
 
 @driven
@@ -230,9 +233,10 @@ async def test_unbinding_ends_a_binding_and_no_other(store: Any, other: Any) -> 
     device = await new_device(store, user_id)
     heard = await listen(other, user_id)
     await store.devices.unbind(device, stranger)
-    assert await store.devices.load(device) == DeviceRecord(user_id, False)
+    assert await store.devices.load(device) == DeviceRecord(user_id, False, user_id)
     await store.devices.unbind(device, user_id)
-    assert await store.devices.load(device) == DeviceRecord(None, False)
+    assert await store.devices.load(device) == DeviceRecord(None, False, user_id)
+    assert await store.devices.use(device) == DeviceRecord(None, False, user_id)
     await until(lambda: heard == [b"r " + device.encode()])
 
 
@@ -241,9 +245,9 @@ async def test_explicit_acknowledgement_is_remembered_for_the_device(store: Any,
     user_id = await new_user(store)
     device = await new_device(store, user_id)
     await store.devices.mark_explicit(device)
-    assert await other.devices.load(device) == DeviceRecord(user_id, True)
+    assert await other.devices.load(device) == DeviceRecord(user_id, True, user_id)
     await store.devices.unbind(device, user_id)
-    assert await other.devices.load(device) == DeviceRecord(None, True)
+    assert await other.devices.load(device) == DeviceRecord(None, True, user_id)
 
 
 @driven
@@ -256,7 +260,7 @@ async def test_a_new_password_unbinds_all_devices_but_one(store: Any, other: Any
         assert await store.devices.change_password(user_id, HASH, OTHER_HASH, kept)
     assert await store.accounts.password_hash(user_id) == OTHER_HASH
     assert [await store.devices.is_bound(device, user_id) for device in (kept, *lost)] == [True, False, False]
-    assert await store.devices.load(lost[0]) == DeviceRecord(None, False)
+    assert await store.devices.load(lost[0]) == DeviceRecord(None, False, user_id)
     assert not await store.devices.bind(lost[0], user_id, HASH)
     await until(lambda: sorted(heard) == sorted(b"r " + device.encode() for device in lost))
 
@@ -315,3 +319,55 @@ async def test_contacts_are_those_who_added_each_other(store: Any) -> None:
     assert await store.contacts.of(me) == Relations([friend], [wanted], [admirer])
     assert await store.contacts.of(wanted) == Relations([], [], [me])
     assert await store.contacts.of(friend) == Relations([me], [], [])
+
+
+@driven
+async def test_who_has_added_whom_is_told_by_side(store: Any) -> None:
+    me, friend = await new_user(store), await new_user(store)
+    await store.contacts.add(me, friend)
+    assert await store.contacts.has_added(me, friend)
+    assert not await store.contacts.has_added(friend, me)
+
+
+# Invites.
+
+
+@driven
+async def test_an_invite_is_used_as_often_as_it_may(nodes: tuple[Any, Any]) -> None:
+    code, (store, other) = make(), nodes
+    await store.invites.create(code, 3, 60)
+    taken = await gather(each.invites.take(code.lower()) for each in (store, other) * 4)
+    assert sorted(taken) == [False] * 5 + [True] * 3
+    await other.invites.give_back(code)
+    assert await store.invites.take(code)
+    assert not await store.invites.take(code)
+    for wrong in (make(), "", "bob"):
+        assert not await store.invites.take(wrong)
+
+
+@driven
+async def test_an_invite_is_known_by_a_hash_until_it_expires(real: Store) -> None:
+    code, before = make(), await real.now()
+    invite = await real.invites.create(code, 2, 60)
+    assert await real.invites.take(code)
+    [found] = [one async for page in real.invites.pages() for one in page if one.id == invite]
+    assert found == Invite(invite, 1, found.until)
+    assert before + 60_000 <= found.until <= await real.now() + 60_000
+    assert not [
+        key async for page in real.scan(b"*") for key in page if code.replace("-", "").encode() in key
+    ]
+    await real._link.write(b"PEXPIRE", keys.invite(invite), 1)
+    while await real._link.call(b"EXISTS", keys.invite(invite)):
+        pass
+    await real.invites.give_back(code)
+    assert not await real.invites.take(code)
+
+
+@driven
+async def test_a_revoked_invite_is_none(real: Store) -> None:
+    code = make()
+    invite = await real.invites.create(code, 2, 60)
+    await real.invites.revoke(invite)
+    await real.invites.give_back(code)
+    assert not await real.invites.take(code)
+    assert invite not in [one.id async for page in real.invites.pages() for one in page]

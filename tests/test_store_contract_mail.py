@@ -96,6 +96,20 @@ async def test_who_is_not_bound_stores_nothing(store: Any) -> None:
 
 
 @driven
+async def test_what_was_stored_is_so_for_who_is_unbound_since_and_nothing_else_is(store: Any) -> None:
+    """The store's answer was lost: this is the same command, sent again."""
+    pair = await Pair.meet(store)
+    first, other = (outgoing(pair.alice, pair.bob, pair.alices, repeat=name) for name in ("first", "other"))
+    await store.mail.append(first)
+    await store.devices.unbind(pair.alices, pair.alice)
+    outcomes = [store.mail.append(first), store.mail.append(other), store.mail.append(first)]
+    await outcomes[0]
+    assert await refused(outcomes[1]) == NOT_LOGGED_IN
+    await outcomes[2]
+    assert [len(box) for box in await pair.boxes()] == [1, 1]
+
+
+@driven
 async def test_a_message_to_nobody_is_stored_nowhere(store: Any) -> None:
     pair = await Pair.meet(store)
     nobody = outgoing(pair.alice, 2**62, pair.alices, repeat="again")

@@ -32,7 +32,7 @@ class HeldLink:
 
     def sizes(self) -> list[int]:
         """How many messages each group has."""
-        return [packed(args).number // 7 for args in self.asked]
+        return [packed(args).number // 8 for args in self.asked]
 
 
 @pytest.fixture

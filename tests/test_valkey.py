@@ -183,7 +183,7 @@ class TestRunning:
         assert second.startswith("In 0.2 s")
 
     @pytest_twisted.ensureDeferred
-    async def test_a_rewrite_of_its_file_does_not_outlive_it(self, new_store: Launch) -> None:
+    async def test_a_rewrite_of_its_file_does_not_outlive_it(self, new_store: Launch, tmp_path: Path) -> None:
         store = new_store()
         await store.start()
         pid = child(store)
@@ -191,10 +191,12 @@ class TestRunning:
         ask(store, "CONFIG SET rdb-key-save-delay 60000000")  # a minute a key
         ask(store, "BGREWRITEAOF")
         await until(lambda: len(group(pid)) == 2)
+        await until(lambda: [*(tmp_path / "store").glob("temp-*")])
         both = group(pid)
         os.kill(pid, signal.SIGKILL)
         await until(lambda: not any(map(alive, both)))
         await until(lambda: answers(store))
+        assert [*(tmp_path / "store").glob("temp-*")] == []
 
 
 class TestFailures:

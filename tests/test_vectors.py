@@ -26,7 +26,7 @@ from tests.vectors import ALL, ME, OWN, PEER, READS, STORY, TOKEN, VECTORS, Vect
 
 SHAPES: dict[str, type[msgspec.Struct]] = {
     "STATE": schema.Nothing,
-    "REGISTER": schema.Credentials,
+    "REGISTER": schema.Registration,
     "LOGIN": schema.Credentials,
     "LOGOUT": schema.Nothing,
     "PROFILE": schema.UserRef,

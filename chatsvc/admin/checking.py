@@ -98,7 +98,7 @@ async def _of_user(place: Place, user_id: int) -> AsyncIterator[Finding]:
     account = await place.store.accounts.account(user_id)
     if account is None:
         return
-    for part in (_name, _contacts, _devices, _mailbox, _files):
+    for part in (_name, _contacts, _devices, _mailbox, _files, _sent):
         async for finding in part(place, account):
             yield finding
 
@@ -159,6 +159,16 @@ async def _files(place: Place, account: Account) -> AsyncIterator[Finding]:
     for sha256 in sorted(await references.of_contents(place.store, account.id)):
         if await place.keeper.size(sha256) is None:
             yield Finding(f"The content {sha256} of a message of user {account.id} is not there.")
+
+
+async def _sent(place: Place, account: Account) -> AsyncIterator[Finding]:
+    counted = await place.store.sent.total(account.id)
+    sizes: dict[str, int] = {}
+    async for page in place.store.sent.sizes(account.id):
+        sizes |= page
+    in_all = sum(sizes.values())
+    if counted != in_all:
+        yield Finding(f"Of user {account.id}, {counted} bytes of files are counted, but there are {in_all}.")
 
 
 async def _of_name(place: Place, key: bytes) -> AsyncIterator[Finding]:

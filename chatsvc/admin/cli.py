@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from chatsvc import __version__
+from chatsvc.admin.invites import invite
 from chatsvc.admin.place import SHARED
 from chatsvc.admin.upkeep import backup, check, collect, restore, stats, trim
 from chatsvc.admin.users import devices, users
@@ -34,5 +35,5 @@ def main(**_: Any) -> None:
     """
 
 
-for _command in (users, devices, stats, trim, collect, backup, restore, check):
+for _command in (users, devices, invite, stats, trim, collect, backup, restore, check):
     main.add_command(_command)

@@ -9,8 +9,10 @@ from typing import NamedTuple
 
 import msgspec
 
+from chatsvc.chat.rendering import content_blob
 from chatsvc.store.files import fields_of
 from chatsvc.store.mail import Entry
+from chatsvc.store.sent import field_of_content, is_content
 from chatsvc.store.store import Store
 
 #: Entries that are read, and trimmed, at a time.
@@ -43,7 +45,7 @@ _named = msgspec.json.Decoder(_Named).decode
 
 
 class _Uses:
-    """Up to where in a mailbox each field of the index is used, as far as the mailbox was read."""
+    """Up to where in a mailbox each field of the index, and each content, is used, as far as it was read."""
 
     def __init__(self) -> None:
         self.newest: dict[str, int] = {}
@@ -51,15 +53,17 @@ class _Uses:
 
     def note(self, entry: Entry, *, old: bool) -> None:
         """Take notice of the next entry; of one that stays, only what an `old` one uses too counts."""
-        named = _named(entry.message)
+        named, content = _named(entry.message), content_blob(entry.flags)
+        fields = [] if content is None else [field_of_content(content)]
         if named.filemd5 is not None:
-            for field in fields_of(named.md5encoded, named.filemd5.lower()):
-                if old or field in self.newest:
-                    self.newest[field] = entry.position
+            fields += fields_of(named.md5encoded, named.filemd5.lower())
+        for field in fields:
+            if old or field in self.newest:
+                self.newest[field] = entry.position
         self.read_to = entry.position
 
     async def read_on(self, store: Store, user_id: int, last: int) -> None:
-        """Take notice of all further entries up to `last`; needless if there is no file so far."""
+        """Take notice of all further entries up to `last`; needless if no file or content goes so far."""
         while self.newest and self.read_to < last:
             entries = await store.mail.read(user_id, self.read_to, _STEP)
             for entry in entries:
@@ -85,7 +89,7 @@ async def trim(store: Store, user_id: int, keep: Keep) -> Trimmed:
         for field in fields:
             del uses.newest[field]
         messages += count
-        files += len(fields)
+        files += sum(not is_content(field) for field in fields)
     return Trimmed(messages, files)
 
 

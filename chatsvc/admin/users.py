@@ -70,7 +70,7 @@ def list_users(as_json: bool) -> None:
 @click.argument("user")
 @json_option
 def show(user: str, as_json: bool) -> None:
-    """One user: contacts, devices, mailbox."""
+    """One user: contacts, devices, mailbox, and how much of the quota is used."""
 
     async def work(place: Place) -> dict[str, Any]:
         store = place.store
@@ -87,6 +87,7 @@ def show(user: str, as_json: bool) -> None:
             "devices": len(bound),
             "online": await store.upkeep.online(account.id, await store.now()),
             "messages": ends.length,
+            "sent_bytes": await store.sent.total(account.id),
             "newest_message": time_of(ends.newest >> 32),
         }
 

@@ -14,7 +14,7 @@ from msgspec import Raw
 
 from chatsvc.chat.hub import Hub
 from chatsvc.chat.session import Device, Gone, Session
-from chatsvc.stats import Outcome
+from chatsvc.stats import Limited, Outcome
 from chatsvc.store.link import LINK_WAIT
 from chatsvc.wire import errors, schema
 from chatsvc.wire.errors import Refusal
@@ -45,6 +45,10 @@ class Row(NamedTuple):
     joins: frozenset[str]
     #: False: there is no answer, ever.
     answers: bool
+    #: The limit that it counts for; None if it may come as often as it likes.
+    limit: Limited | None
+    #: What it stores makes the store grow: not while the store's disk is nearly full.
+    grows: bool
     #: The handler is a plain function whose own script asks all there is to ask: what it returns is all that
     #: there is to wait for.
     direct: bool
@@ -66,6 +70,8 @@ def request(
     payload: bool = False,
     joins: tuple[str, ...] = (),
     answers: bool = True,
+    limit: Limited | None = "request_rate",
+    grows: bool = False,
     error_body: Callable[[Raw], bytes] = lambda body: b"null",
     followed_by: str | None = None,
 ) -> Callable[[Callable[[Call, Any], Awaitable[Any]]], Callable[[Call, Any], Awaitable[Any]]]:
@@ -89,6 +95,8 @@ def request(
             payload,
             frozenset(joins),
             answers,
+            limit,
+            grows,
             asks_itself and not iscoroutinefunction(handler),
             error_body,
             followed_by,

@@ -5,12 +5,16 @@ A node holds nothing here that it cannot lose; the store knows all of it, or the
 
 from __future__ import annotations
 
+from heapq import nsmallest
+
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from chatsvc.blobs import Blobs
 from chatsvc.chat.delivery import Deliveries, Delivery
+from chatsvc.chat.guard import Guard
 from chatsvc.chat.rendering import News
+from chatsvc.chat.room import Room
 from chatsvc.chat.session import Device, Gone, Session
 from chatsvc.passwords import Passwords
 from chatsvc.stats import Stats
@@ -18,6 +22,7 @@ from chatsvc.store import keys
 from chatsvc.store.mail import Published
 from chatsvc.store.store import Store
 from chatsvc.tasks import Clock, gather, spawn
+from chatsvc.wire import errors
 from chatsvc.wire.errors import Refusal
 from chatsvc.wire.limits import Limits
 
@@ -36,7 +41,7 @@ TOUCH_INTERVAL = 3600
 class OnlineUser:
     """A user with connections to this node."""
 
-    __slots__ = ("due", "id", "last", "sessions")
+    __slots__ = ("due", "gaps", "id", "last", "looked", "sessions")
 
     def __init__(self, user_id: int, due: float) -> None:
         self.id = user_id
@@ -45,6 +50,9 @@ class OnlineUser:
         self.last = 0
         #: When to look again, in seconds.
         self.due = due
+        #: How often something may have been missed, and how often it was when the last look began. While they
+        #: differ nothing is pushed as it is published: what was missed may be the end of a binding.
+        self.gaps = self.looked = 0
 
     def devices(self) -> dict[str, Device]:
         """The user's devices here, by id."""
@@ -64,10 +72,14 @@ class Hub:
         self.limits = limits
         self.deliveries = Deliveries()
         self.stats = Stats()
+        self.guard = Guard(self)
+        self.room = Room(self)
         self._devices: dict[str, Device] = {}
         self._users: dict[int, OnlineUser] = {}
         self._unsettled: set[Device] = set()  # the store could not say whose mailbox they follow
         self._looking = False  # at those who were due
+        self._leaving: dict[str, int] = {}  # devices that are offline, and that is still to be noted
+        self._noting = False
         self._beat = LoopingCall(self._heartbeat)
         self._beat.clock = clock  # type: ignore[assignment]  # a Clock will do
         store.channels.on_message = self._published
@@ -108,12 +120,15 @@ class Hub:
         if record is None:
             return None
         device = Device(device_id, token, None, record.explicit)
+        device.last_user = record.last_user_id
         device.touched = self.clock.seconds()
         self._belongs(device, record.user_id)
         return device
 
     async def new_device(self) -> Device:
-        """A device for a client that has none."""
+        """A device for a client that has none. Raises `Refusal` if the store is nearly full."""
+        if self.room.full.store:
+            raise Refusal(errors.STORAGE_FULL)
         token = await self.store.devices.create()
         device = Device(keys.device_id(token), token, None, False)
         device.touched = self.clock.seconds()
@@ -144,9 +159,21 @@ class Hub:
             self._devices.pop(device.id, None)
             self._listen(device.id)
             if user_id is not None:
-                spawn(self._go_offline(user_id, device.id), "noting that a device is offline")
+                self._leaving[device.id] = user_id
+                if not self._noting:
+                    spawn(self._go_offline(), "noting that devices are offline")
 
-    async def _go_offline(self, user_id: int, device_id: str) -> None:
+    async def _go_offline(self) -> None:
+        """Note some at a time: when a network fails, thousands are gone in one turn."""
+        self._noting = True
+        try:
+            while self._leaving:
+                some = [self._leaving.popitem() for _ in range(min(LOOKS, len(self._leaving)))]
+                await gather(self._note_offline(*one) for one in some if one[0] not in self._devices)
+        finally:
+            self._noting = False
+
+    async def _note_offline(self, device_id: str, user_id: int) -> None:
         try:
             await self.store.devices.go_offline(user_id, device_id)
         except Refusal:
@@ -183,6 +210,8 @@ class Hub:
     def _belongs(self, device: Device, user_id: int | None) -> None:
         """The device is bound to this user; what was delivered to the two is known, if anything was."""
         device.user_id = user_id
+        if user_id is not None:
+            device.last_user = user_id
         device.delivery = None if user_id is None else self.deliveries.find(device.id, user_id)
 
     def acknowledge(self, device: Device, delivery: Delivery, position: int) -> None:
@@ -224,6 +253,17 @@ class Hub:
             if each.position is None:  # once: a second join must not skip what is not pushed yet
                 user.sessions.add(each)
                 each.follow(user_id, last)
+        self._crowd_out(user, session)
+
+    def _crowd_out(self, user: OnlineUser, newest: Session) -> None:
+        """Of a user with too many connections, cut the longest idle; what is cut comes back if it lives."""
+        cap = self.limits.connections_per_user
+        if cap is None or len(user.sessions) <= cap:
+            return
+        for session in nsmallest(len(user.sessions) - cap, user.sessions - {newest}, key=Session.idleness):
+            self.stats.dropped["user"] += 1
+            session.close()
+            session.outlet.abort()
 
     def _leave(self, session: Session) -> None:
         """The session follows no mailbox any more."""
@@ -255,7 +295,8 @@ class Hub:
         """
         self.store.channels.unsubscribe(device.id)  # what is done here need not be heard from the store
         try:
-            if not await self.store.devices.bind(device.id, user_id, password_hash):
+            most = self.limits.devices_per_user
+            if not await self.store.devices.bind(device.id, user_id, password_hash, most):
                 return False
             self._rebind(device, user_id)
         finally:
@@ -287,6 +328,8 @@ class Hub:
         if data.startswith(b"m "):
             news = News(Published(data))
             user.last = max(user.last, news.published.last)
+            if user.gaps != user.looked:
+                return  # the look comes to it
             for session in tuple(user.sessions):
                 session.offer(news)
         elif data.startswith(b"r "):
@@ -325,6 +368,7 @@ class Hub:
             return
         user = self._users.get(whose)
         if user is not None and any(session.position is not None for session in user.sessions):
+            user.gaps += 1
             spawn(self._look(user), "looking for missed mail")
 
     def _heartbeat(self) -> None:
@@ -347,7 +391,7 @@ class Hub:
 
     async def _look(self, user: OnlineUser) -> None:
         """Say that the user's devices are online, and see whether anything was missed."""
-        user.due = self.clock.seconds() + HEARTBEAT
+        user.due, gaps = self.clock.seconds() + HEARTBEAT, user.gaps
         devices = user.devices()
         if not devices:
             return
@@ -360,6 +404,7 @@ class Hub:
         for device_id in gone:
             if devices[device_id].user_id == user.id:
                 self.unbound(devices[device_id])
+        user.looked = gaps
         for session in tuple(user.sessions):
             if session.position is not None and session.position < user.last:
                 session.fall_behind()

@@ -22,6 +22,7 @@ from chatsvc.store import keys
 from chatsvc.store.append import Outgoing
 from chatsvc.store.files import FileEntry
 from chatsvc.store.mail import Incoming
+from chatsvc.store.sent import Brought
 from chatsvc.tasks import pause, spawn
 from chatsvc.wire import errors, schema
 from chatsvc.wire.errors import Refusal
@@ -55,7 +56,15 @@ def _named(body: Raw) -> bytes:
     return b"null" if name is None else schema.encode(schema.MessageName(name))
 
 
-@request("SENDMSG", Message, checks_binding=True, payload=True, joins=("SENDMSG",), error_body=_named)
+@request(
+    "SENDMSG",
+    Message,
+    checks_binding=True,
+    payload=True,
+    joins=("SENDMSG",),
+    limit="message_rate",
+    error_body=_named,
+)
 def send(call: Call, message: Message) -> Awaitable[None]:
     """Store a message in both mailboxes; who is online is told by the store."""
     hub = call.hub
@@ -66,9 +75,13 @@ def send(call: Call, message: Message) -> Awaitable[None]:
         message.timestamp = int(hub.clock.seconds() * 1000)
     else:
         repeat = keys.repeat(message.targetid, message.timestamp, message.md5encoded)
-    if message.filemd5 is None and not rendering.is_long(message.content, hub.limits.inline_content):
+    if hub.room.full.store:
+        return _only_a_repeat(call, repeat, Refusal(errors.STORAGE_FULL))
+    limits = hub.limits
+    is_plain = message.filemd5 is None and not rendering.is_long(message.content, limits.inline_content)
+    if is_plain and limits.stranger_rate is None:
         return _append(call, message, repeat, rendering.stored(message))
-    return _send_with_files(call, message, repeat)
+    return _send_in_steps(call, message, repeat)
 
 
 def _append(
@@ -76,34 +89,74 @@ def _append(
     message: Message,
     repeat: str | None,
     stored: rendering.Stored,
-    file: tuple[str, str, bytes] | None = None,
+    file: FileEntry | None = None,
+    brought: tuple[Brought, ...] = (),
 ) -> Awaitable[None]:
-    return call.hub.store.mail.append(
-        Outgoing(call.user_id, message.targetid, call.device.id, repeat, stored.message, stored.flags, file)
+    hub, place = call.hub, None
+    if file is not None:
+        place = (keys.message_key(message.md5encoded), file.md5, file.packed())
+    return hub.store.mail.append(
+        Outgoing(
+            call.user_id,
+            message.targetid,
+            call.device.id,
+            repeat,
+            stored.message,
+            stored.flags,
+            place,
+            brought,
+            hub.limits.quota,
+        )
     )
 
 
-async def _send_with_files(call: Call, message: Message, repeat: str | None) -> None:
-    """Store a message that has a file, or whose content is long enough to be one."""
+async def _only_a_repeat(call: Call, repeat: str | None, refusal: Refusal) -> None:
+    """There is no room for a message; OK is answered if it was stored already, when there was."""
+    if repeat is None or not await call.hub.store.mail.is_repeat(call.user_id, repeat):
+        raise refusal
+
+
+async def _send_in_steps(call: Call, message: Message, repeat: str | None) -> None:
+    """Store a message that has a file, or is long enough to be one, or that a stranger may get."""
     hub = call.hub
-    call.session.exclusive = True  # a later message that needs no file work would overtake this one
+    call.session.exclusive = True  # a later message that needs less work would overtake this one
     try:
         if await hub.store.accounts.get(message.targetid) is None:
             raise Refusal(errors.USER_NOT_FOUND)  # before anything is written to the disk
-        file = None
-        if message.filemd5 is not None:
-            found = await _file_of(call, message.filemd5, repeat)
-            if found is None:
-                return
-            file = (keys.message_key(message.md5encoded), found.md5, found.packed())
-        stored = await rendering.to_stored(message, hub.limits.inline_content, hub.blobs)
-        await _append(call, message, repeat, stored, file)
+        await hub.guard.meet(call.session, call.user_id, message.targetid)
+        content = rendering.long_content(message, hub.limits.inline_content)
+        size = call.payload_length + len(content or b"")
+        md5 = None if message.filemd5 is None or content is not None else message.filemd5.lower()
+        with hub.room.coming(call.user_id, size):
+            refusal = await hub.room.refusal(call.user_id, size, md5)
+            if refusal is None:
+                await _store_with_files(call, message, repeat, content)
+            else:
+                await _only_a_repeat(call, repeat, refusal)
     finally:
         call.session.exclusive = False
 
 
+async def _store_with_files(call: Call, message: Message, repeat: str | None, content: bytes | None) -> None:
+    """`content` is what the message has of it in the blob directory, if it is long."""
+    file, brought = None, []
+    if message.filemd5 is not None:
+        file = await _file_of(call, message.filemd5, repeat)
+        if file is None:
+            return
+        brought.append(Brought(*file))
+    if content is None:
+        stored = rendering.stored(message)
+    else:
+        blob = await call.hub.blobs.put(content)
+        brought.append(Brought(blob.sha256, blob.sha256, blob.size))
+        stored = rendering.stored_beside(message, blob.sha256)
+    await _append(call, message, repeat, stored, file, tuple(brought))
+
+
 def _check_message(call: Call, message: Message) -> None:
     if message.userid != call.user_id:
+        call.hub.guard.spoofed(call.session)
         raise Refusal("The userid of a message is that of the user who is logged in.")
     if not 1 <= message.targetid < 2**63:
         raise Refusal(errors.USER_NOT_FOUND)
@@ -270,7 +323,7 @@ class _Answer:
         return Part(body, self._delivery, self._start, end, newest)
 
 
-@request("ACKFETCH", Raw, checks_binding=True, answers=False, joins=("FETCHMSG", "ACKFETCH"))
+@request("ACKFETCH", Raw, checks_binding=True, answers=False, joins=("FETCHMSG", "ACKFETCH"), limit=None)
 async def acknowledge(call: Call, body: Raw) -> None:
     """Move the device's cursor over what was delivered, as far as the timestamp says.
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 
 from msgspec import UNSET
 
 from chatsvc.chat.calls import Call, request
+from chatsvc.chat.guard import Attempt
 from chatsvc.store.accounts import User
-from chatsvc.tasks import gather
-from chatsvc.wire import errors, schema, text
+from chatsvc.tasks import gather, spawn
+from chatsvc.wire import errors, invites, schema, text
 from chatsvc.wire.errors import Refusal
 from chatsvc.wire.schema import UserInfo
 
@@ -42,34 +44,82 @@ async def state(call: Call, _: schema.Nothing) -> UserInfo:
     return user_info(call, await _existing(call, call.user_id))
 
 
-@request("REGISTER", schema.Credentials, login=False)
-async def register(call: Call, body: schema.Credentials) -> UserInfo:
-    """Create a user, and bind the device."""
-    hub = call.hub
-    _check(text.check_name(body.username))
+@request("REGISTER", schema.Registration, login=False, grows=True)
+async def register(call: Call, body: schema.Registration) -> UserInfo:
+    """Create a user, and bind the device; where an invite is needed, one that is good."""
+    hub, guard = call.hub, call.hub.guard
+    name, code = _with_invite(hub.limits.registration, body)
+    _check(text.check_name(name))
     _check(text.check_password(body.passwd))
-    if await hub.store.accounts.find(body.username) is not None:
-        raise Refusal(errors.NAME_TAKEN)  # before a costly hash; what decides is create()
-    hashed = await hub.passwords.hash(body.passwd)
-    user = await hub.store.accounts.create(body.username, hashed)
+    with guard.registration(call.session) as made, guard.probe(call.session) as probe:
+        async with _invited(call, code, probe):
+            if await hub.store.accounts.find(name) is not None:
+                probe.counts()
+                raise Refusal(errors.NAME_TAKEN)  # before a costly hash; what decides is create()
+            hashed = await hub.passwords.hash(body.passwd, guard.turn(call.session))
+            user = await hub.store.accounts.create(name, hashed)
+        made.counts()
     await hub.bind(call.device, user.id, hashed, call.session)
     return user_info(call, user)
+
+
+def _with_invite(registration: str, body: schema.Registration) -> tuple[str, str | None]:
+    """The name of a new account, and the code of its invite if it needs one."""
+    if registration == "open":
+        return body.username, None
+    if registration == "closed":
+        raise Refusal(errors.REGISTRATION_CLOSED)
+    name, code = (body.username, body.invite) if body.invite is not None else invites.split(body.username)
+    if code is None:
+        raise Refusal(errors.NEEDS_INVITE)
+    return name, code
+
+
+@asynccontextmanager
+async def _invited(call: Call, code: str | None, probe: Attempt) -> AsyncIterator[None]:
+    """Use an invite, if one is needed; it is given back if there is no account at the end."""
+    store = call.hub.store.invites
+    if code is not None and not await store.take(code):
+        probe.counts()
+        raise Refusal(errors.WRONG_INVITE)
+    try:
+        yield
+    except Exception:
+        if code is not None:
+            spawn(store.give_back(code), "giving an invite back")
+        raise
 
 
 @request("LOGIN", schema.Credentials, login=False)
 async def login(call: Call, body: schema.Credentials) -> UserInfo:
     """Bind the device. A name that nobody has costs the same time as a wrong password."""
-    hub = call.hub
-    user = await hub.store.accounts.find(body.username)
-    stored = await hub.store.accounts.password_hash(user.id if user is not None else 0)
-    if not await hub.passwords.verify(body.passwd, stored) or user is None or stored is None:
-        raise Refusal(errors.BAD_CREDENTIALS)
+    hub, accounts = call.hub, call.hub.store.accounts
+    with await _attempt(call, text.name_key(body.username)) as attempt:
+        user = await accounts.find(body.username)
+        stored = await accounts.password_hash(user.id if user is not None else 0)
+        matches = await hub.passwords.verify(body.passwd, stored, hub.guard.turn(call.session))
+        if not matches or user is None or stored is None:
+            attempt.counts()
+            raise Refusal(errors.BAD_CREDENTIALS)
     if not await hub.bind(call.device, user.id, stored, call.session):
         raise Refusal(errors.BAD_CREDENTIALS)  # the password was changed meanwhile
     return user_info(call, user)
 
 
-@request("LOGOUT", schema.Nothing, login=False)
+async def _attempt(call: Call, name: str) -> Attempt:
+    """Count a LOGIN, for its device if that was this user's before.
+
+    Whether there is an account of this name is not asked, or the time until a refusal would tell it.
+    """
+    guard, device = call.hub.guard, call.device
+    if device.last_user is not None:
+        user = await call.hub.store.accounts.get(device.last_user)
+        if user is not None and text.name_key(user.name) == name:
+            return guard.own_password(call.session, device)
+    return guard.password(call.session, name)
+
+
+@request("LOGOUT", schema.Nothing, login=False, limit=None)
 async def logout(call: Call, _: schema.Nothing) -> None:
     """Unbind the device; no error if it is not bound."""
     if call.device.user_id is not None:
@@ -77,13 +127,13 @@ async def logout(call: Call, _: schema.Nothing) -> None:
         call.hub.unbound(call.device)
 
 
-@request("PROFILE", schema.UserRef)
+@request("PROFILE", schema.UserRef, limit="people_rate")
 async def profile(call: Call, body: schema.UserRef) -> UserInfo:
     """Somebody's profile."""
     return user_info(call, await _existing(call, body.userid))
 
 
-@request("MODIFYPROFILE", schema.ProfileChange)
+@request("MODIFYPROFILE", schema.ProfileChange, limit="people_rate", grows=True)
 async def modify_profile(call: Call, body: schema.ProfileChange) -> UserInfo:
     """Change one's name or avatar; all is checked before anything is changed."""
     accounts = call.hub.store.accounts
@@ -104,15 +154,18 @@ async def modify_password(call: Call, body: schema.PasswordChange) -> None:
     """Change one's password; all other devices are logged out."""
     hub = call.hub
     _check(text.check_password(body.newPasswd))
-    stored = await hub.store.accounts.password_hash(call.user_id)
-    if stored is None or not await hub.passwords.verify(body.passwd, stored):
-        raise Refusal(errors.WRONG_PASSWORD)
-    hashed = await hub.passwords.hash(body.newPasswd)
+    turn = hub.guard.turn(call.session)
+    with hub.guard.own_password(call.session, call.device) as attempt:
+        stored = await hub.store.accounts.password_hash(call.user_id)
+        if stored is None or not await hub.passwords.verify(body.passwd, stored, turn):
+            attempt.counts()
+            raise Refusal(errors.WRONG_PASSWORD)
+    hashed = await hub.passwords.hash(body.newPasswd, turn)
     if not await hub.store.devices.change_password(call.user_id, stored, hashed, call.device.id):
         raise Refusal(errors.WRONG_PASSWORD)  # it was changed meanwhile
 
 
-@request("SEARCHUSR", schema.Search)
+@request("SEARCHUSR", schema.Search, limit="people_rate")
 async def search(call: Call, body: schema.Search) -> UserInfo:
     """Find a user by exact name, or by id."""
     if body.username is not None:
@@ -126,7 +179,7 @@ async def search(call: Call, body: schema.Search) -> UserInfo:
     return user_info(call, user)
 
 
-@request("ADDCONTACT", schema.UserRef, followed_by="FETCHCONTACT")
+@request("ADDCONTACT", schema.UserRef, limit="people_rate", followed_by="FETCHCONTACT", grows=True)
 async def add_contact(call: Call, body: schema.UserRef) -> None:
     """Add somebody; who was added accepts by adding back."""
     if body.userid == call.user_id:

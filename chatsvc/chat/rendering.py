@@ -51,17 +51,16 @@ def stored(message: Message) -> Stored:
     return Stored(encode(message), _wrap_flag(message.content))
 
 
-async def to_stored(message: Message, inline_limit: int, blobs: Blobs) -> Stored:
-    """The stored form; content over `inline_limit` bytes goes to the blob directory.
+def long_content(message: Message, inline_limit: int) -> bytes | None:
+    """The content of a message as the blob directory holds it; None if it is not long."""
+    return encode(message.content) if is_long(message.content, inline_limit) else None
 
-    `message` is used up: its content may be taken out.
-    """
-    if not is_long(message.content, inline_limit):
-        return stored(message)
+
+def stored_beside(message: Message, sha256: str) -> Stored:
+    """The stored form of a message whose content is in a blob; it is taken out of `message`."""
     flags = _wrap_flag(message.content)
-    blob = await blobs.put(encode(message.content))
     message.content = ""
-    return Stored(encode(message), flags + _BLOB + blob.sha256.encode())
+    return Stored(encode(message), flags + _BLOB + sha256.encode())
 
 
 def _wrap_flag(content: str) -> bytes:

@@ -6,7 +6,7 @@ Which types there are, and what is known of one under way, stands in ``calls`` b
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable
-from errno import EDQUOT, ENOSPC
+from errno import EDQUOT, EMFILE, ENFILE, ENOSPC
 from typing import Any
 
 from twisted.logger import Logger
@@ -15,14 +15,17 @@ from chatsvc.chat.answers import FileAnswer, Part
 from chatsvc.chat.calls import Call, Payload, Row
 from chatsvc.chat.session import Gone
 from chatsvc.passwords import Busy
+from chatsvc.stats import Limited
 from chatsvc.tasks import Pending, as_failure, started
 from chatsvc.wire import errors, schema
-from chatsvc.wire.errors import Refusal
+from chatsvc.wire.errors import Refusal, Violation
 from chatsvc.wire.frames import RELEASED, Head, frame
 from chatsvc.wire.schema import envelope
 
 log = Logger()
 
+#: What a client is told that there is no room for what it sends, and what that counts as.
+_NO_ROOM: dict[str, Limited] = {errors.STORAGE_FULL: "storage", errors.QUOTA_EXCEEDED: "quota"}
 #: Seconds after an answer from which on a request other than FETCHMSG says that the answer was read:
 #: the released client sends several at its start without waiting.
 IMPLICIT_AFTER = 1.0
@@ -49,6 +52,8 @@ def begin(call: Call) -> Pending[Any] | None:
     if call.arrived is not None:
         _acknowledge_before(call)
     try:
+        if row.limit is not None:
+            call.hub.guard.admit(row.limit, call.session)
         work = row.handler(call, schema.decode_body(call.body, row.shape))
     except Exception as error:
         refused: Pending[Any] = Pending()
@@ -102,14 +107,23 @@ async def _perform(call: Call) -> bytes:
             _admit_payload(call)
         if call.problem is not None or row is None:
             raise Refusal(call.problem)
+        if row.limit is not None:
+            call.hub.guard.admit(row.limit, call.session)
         if row.login:
             await _guard(call, row)
+        if row.grows and call.hub.room.full.store:
+            raise Refusal(errors.STORAGE_FULL)
         result = await row.handler(call, schema.decode_body(call.body, row.shape))
         await discard(call.payload)
         if isinstance(result, AsyncGenerator):
             return await _send_parts(call, result)
     except (Gone, Closing):
         raise
+    except Violation as violation:
+        call.hub.stats.violations += 1
+        call.outcome = "err"
+        outlet = call.session.outlet
+        raise Closing(frame(outlet.dialect, envelope("UNKNOWN", info=str(violation)))) from None
     except Exception as error:
         answer = _told(call, error)
         await discard(call.payload)
@@ -156,7 +170,9 @@ async def _identify(call: Call) -> None:
             known = await hub.device(call.tokenid)
         if known is not None:
             device = hub.attach(session, known)
-        elif device is None:
+        else:
+            _admit_device(call)
+        if device is None:
             device = hub.attach(session, await hub.new_device())
             body = schema.encode(schema.Token(device.token))
             session.outlet.send(frame(session.outlet.dialect, envelope("TOKEN", body)))
@@ -164,6 +180,16 @@ async def _identify(call: Call) -> None:
     await hub.refresh(device)
     if device.user_id is not None and session.position is None:
         await hub.join(session)
+
+
+def _admit_device(call: Call) -> None:
+    """Decide whether a request with a token that is not known, or with none, will be carried out."""
+    try:
+        call.hub.guard.admit_device(call.session, call.tokenid)
+    except Refusal as refusal:
+        if call.payload_length and call.session.device is None:
+            raise Closing(_refusal(call, refusal.info)) from None  # it is not worth the reading
+        raise
 
 
 def _admit_payload(call: Call) -> None:
@@ -194,6 +220,8 @@ async def _guard(call: Call, row: Row) -> None:
 def _told(call: Call, error: Exception) -> bytes:
     """The answer to a request that failed."""
     info = _info(call, error)
+    if info in _NO_ROOM:
+        call.hub.stats.refused[_NO_ROOM[info]] += 1
     if info == errors.NOT_LOGGED_IN and call.session.device is not None:
         call.hub.doubt(call.session.device)
     return _refusal(call, info)
@@ -208,6 +236,9 @@ def _info(call: Call, error: Exception) -> str:
     if isinstance(error, OSError) and error.errno in (ENOSPC, EDQUOT):
         log.error("There is no room for files: {error}", error=error)
         return errors.STORAGE_FULL
+    if isinstance(error, OSError) and error.errno in (EMFILE, ENFILE):
+        log.error("There are too many open files for one more: {error}", error=error)
+        return errors.SERVER_BUSY
     log.failure("{kind} failed", failure=as_failure(error), kind=call.kind)
     return errors.INTERNAL
 

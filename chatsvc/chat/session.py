@@ -59,12 +59,14 @@ class Outlet(Protocol):
 class Device:
     """A device that has connections to this node; they share what was delivered to it."""
 
-    __slots__ = ("acks", "delivery", "explicit", "id", "sessions", "token", "touched", "user_id")
+    __slots__ = ("acks", "delivery", "explicit", "id", "last_user", "sessions", "token", "touched", "user_id")
 
     def __init__(self, device_id: str, token: int, user_id: int | None, explicit: bool) -> None:
         self.id = device_id
         self.token = token
         self.user_id = user_id
+        #: To whom it is bound, or was bound last.
+        self.last_user = user_id
         #: It has used ACKFETCH: it acknowledges in no other way.
         self.explicit = explicit
         #: None until it has asked for its messages.
@@ -89,6 +91,7 @@ class Session:
         "_behind",
         "_catching_up",
         "_holds",
+        "address",
         "closed",
         "device",
         "exclusive",
@@ -98,6 +101,8 @@ class Session:
         "limit_position",
         "outlet",
         "position",
+        "unknown_token",
+        "unknown_tokens",
         "user_id",
     )
 
@@ -105,6 +110,11 @@ class Session:
         self.hub = hub
         self.outlet = outlet
         self.closed = False
+        #: From where the client has connected; empty if that has no address, or is not known yet.
+        self.address = ""
+        #: The latest token that it showed and nobody knows, and how many different ones there were.
+        self.unknown_token: int | None = None
+        self.unknown_tokens = 0
         self.device: Device | None = None
         #: The user whose mailbox it follows; None until it has joined.
         self.user_id: int | None = None
@@ -124,6 +134,14 @@ class Session:
         """The connection has ended."""
         self.closed = True
         self.hub.detach(self)
+
+    def idleness(self) -> tuple[bool, float]:
+        """What sorts the sessions of a user by how long they are idle, the longest first.
+
+        One that is being sent something, or that waits for its first answer, as an upload does, is not idle.
+        """
+        answered_at = self.ledger.answered_at
+        return self.outlet.offset != self.outlet.written or answered_at is None, answered_at or 0.0
 
     def peer_closed(self, arrived: int) -> None:
         """The peer closed its side in order, when it had what was sent up to the offset `arrived`.

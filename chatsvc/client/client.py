@@ -138,13 +138,15 @@ class Client:
 
     # Accounts.
 
-    async def register(self, name: str, password: str) -> UserInfo:
-        """Make an account and log in as it."""
-        return await self._enter("REGISTER", name, password)
+    async def register(self, name: str, password: str, invite: str | None = None) -> UserInfo:
+        """Make an account and log in as it; some servers want the code of an `invite`."""
+        body = schema.Registration(self._form.write(name), self._form.password(password), invite)
+        return await self._enter("REGISTER", body)
 
     async def login(self, name: str, password: str) -> UserInfo:
         """Log this device in."""
-        return await self._enter("LOGIN", name, password)
+        body = schema.Credentials(self._form.write(name), self._form.password(password))
+        return await self._enter("LOGIN", body)
 
     async def resume(self) -> UserInfo | None:
         """Who is logged in on this device, or None."""
@@ -330,9 +332,8 @@ class Client:
     def _in_thread(self, call: Callable[..., T], *args: Any) -> Deferred[T]:
         return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), call, *args)
 
-    async def _enter(self, kind: str, name: str, password: str) -> UserInfo:
+    async def _enter(self, kind: str, credentials: schema.Credentials) -> UserInfo:
         connection = self._up()
-        credentials = schema.Credentials(self._form.write(name), self._form.password(password))
         user = self._bind(connection, await self._ask(connection, kind, credentials, UserInfo))
         assert user is not None
         return user

@@ -18,7 +18,7 @@ from twisted.logger import Logger
 
 from chatsvc.client.connection import Connection, NotConnected, RequestRefused, TimedOut
 from chatsvc.tasks import spawn
-from chatsvc.wire.errors import SERVER_BUSY, STORAGE_UNAVAILABLE
+from chatsvc.wire.errors import SERVER_BUSY, STORAGE_UNAVAILABLE, TOO_MANY_REQUESTS
 
 log = Logger()
 T = TypeVar("T")
@@ -27,7 +27,7 @@ T = TypeVar("T")
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 
 #: Refusals that pass: trying again is right, and for a message it is a *repeat*.
-PASSING = frozenset({STORAGE_UNAVAILABLE, SERVER_BUSY})
+PASSING = frozenset({STORAGE_UNAVAILABLE, SERVER_BUSY, TOO_MANY_REQUESTS})
 
 
 def within(clock: Any, seconds: float, work: Deferred[T], what: str) -> Deferred[T]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.abstract import FileDescriptor
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
@@ -16,6 +15,7 @@ from chatsvc.chat.calls import Call
 from chatsvc.chat.requests import Closing, begin, conclude, perform
 from chatsvc.chat.session import Gone, Session
 from chatsvc.net.outbox import Outbox
+from chatsvc.net.payload import PAYLOAD_HELD, IncomingPayload
 from chatsvc.net.proxied import unwrap
 from chatsvc.tasks import Pending, as_failure, run
 from chatsvc.wire.errors import Violation
@@ -27,45 +27,12 @@ if TYPE_CHECKING:
 
 log = Logger()
 
-#: Payload bytes that a plain socket is asked for at a time, as each time costs a turn of the event loop and a
-#: visit to a thread; and that are held while a request is busy with what came before.
-_PAYLOAD_HELD = 256 * 1024
 #: What a peer may still send, in bytes, and how long it may take, in seconds, after its last answer.
 #: Closing at once would reset the connection, and the answer might never be read.
 _LINGER_BYTES = 16 * 1024 * 1024
 LINGER = 5.0
-
-
-class _Payload:
-    """The payload of the request that is being read."""
-
-    __slots__ = ("_connection", "waiting")
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self.waiting: Pending[None] | None = None
-        connection.transport.bufferSize = _PAYLOAD_HELD
-
-    async def read(self) -> bytes:
-        """The next part; empty at the end. Raises `Gone` if it will never come."""
-        reader = self._connection.reader
-        while True:
-            data = reader.read_payload()
-            if not reader.payload_left:
-                self._connection.transport.bufferSize = FileDescriptor.bufferSize
-            self._connection.regulate()
-            if data or not reader.payload_left:
-                return data
-            if self._connection.ended:
-                raise Gone
-            self.waiting = Pending()
-            await self.waiting
-
-    def wake(self) -> None:
-        """Something has changed."""
-        waiting, self.waiting = self.waiting, None
-        if waiting is not None:
-            waiting.succeed(None)
+#: Seconds that a client for whom there is no place has to read why.
+REFUSED = 1.0
 
 
 @implementer(IHalfCloseableProtocol)
@@ -76,7 +43,7 @@ class Connection(Protocol):
         "_advancing", "_answering", "_began", "_begins", "_clock", "_half_closed", "_held", "_kinds",
         "_limits", "_lingered", "_next", "_no_more", "_over_budget", "_payload", "_proxied", "_proxy",
         "_reading", "_running", "_server", "address", "connected", "counted", "cut_at", "ended", "outbox",
-        "progress", "progress_at", "reader", "received_at", "session", "transport",
+        "place", "progress", "progress_at", "reader", "received_at", "session", "transport", "waits",
     )  # fmt: skip
 
     transport: Any
@@ -91,7 +58,7 @@ class Connection(Protocol):
         self._kinds: dict[str, int] = {}
         self._next: Call | None = None  # it is read, but may not start yet
         self._held = 0  # bytes of JSON of all requests that are read and not answered
-        self._payload: _Payload | None = None
+        self._payload: IncomingPayload | None = None
         self._advancing = False
         self._answering = False  # at the end of this turn
         self._reading = True
@@ -103,8 +70,11 @@ class Connection(Protocol):
         self._half_closed = False
         #: No request is begun any more: the stream is broken, or the server stops.
         self._no_more = False
-        #: Whether the server counts it as a connection without a bound device.
+        #: The neighbourhood that it counts for, and whether as one without a bound device.
+        self.place = ""
         self.counted = False
+        #: It has to wait for its turn to come in.
+        self.waits = False
         #: The peer sends nothing more.
         self.ended = False
         self.received_at = server.clock.seconds()
@@ -126,18 +96,19 @@ class Connection(Protocol):
                 getattr(self.transport, option)(True)
         self.outbox = Outbox(self.transport, self._server.turn, self._written)
         self.session = Session(self._server.hub, self.outbox)
+        self.session.address = self.address
         self.outbox.attach()
         self._server.opened(self)
 
     def dataReceived(self, data: bytes) -> None:
+        if self._proxy is not None:
+            peer, self._proxy = self._proxy.getPeer(), None  # type: ignore[no-untyped-call]
+            self._server.known(self, str(getattr(peer, "host", "")))
         if self._lingered is not None:
             self._lingered += len(data)
             if self._lingered > _LINGER_BYTES:
                 self.transport.pauseProducing()
             return
-        if self._proxy is not None:
-            peer, self._proxy = self._proxy.getPeer(), None  # type: ignore[no-untyped-call]
-            self._server.known(self, str(getattr(peer, "host", "")))
         self.received_at = self._clock.seconds()
         if self.reader.at_boundary:
             # Nothing is outstanding, and the last answer is not only given but written out.
@@ -236,7 +207,7 @@ class Connection(Protocol):
     def _start(self, call: Call) -> None:
         self._add(call)
         if call.payload_length:
-            call.payload = self._payload = _Payload(self)
+            call.payload = self._payload = IncomingPayload(self)
         work = begin(call)
         if work is None:
             run(perform(call), partial(self._answered, call), partial(self._failed, call))
@@ -293,7 +264,7 @@ class Connection(Protocol):
             self.session.ledger.answer(outbox.offset)
         if outbox.written == outbox.offset:
             self._written()
-        self._server.used(self)
+        self._server.doors.used(self)
         if self._next is not None or not self._reading or self.ended or self.reader.buffered:
             self._advance()
         self._account()
@@ -341,8 +312,8 @@ class Connection(Protocol):
             return
         uploading = bool(self.reader.payload_left)  # of a request that has begun, or is the next
         blocked = self._next is not None or not self._has_room() or (self._no_more and not uploading)
-        full = uploading and self.reader.buffered >= _PAYLOAD_HELD
-        reading = not (blocked or full or self._over_budget)
+        full = uploading and self.reader.buffered >= PAYLOAD_HELD
+        reading = not (blocked or full or self._over_budget or self.waits)
         if reading != self._reading:
             self._reading = reading
             if reading:
@@ -359,7 +330,37 @@ class Connection(Protocol):
     @property
     def is_quiet(self) -> bool:
         """Whether all that was begun is answered, and has arrived."""
-        return not self.busy and not self.outbox.queued and not self.outbox.in_kernel()
+        busy = self.busy and not self.waits  # who waits has begun nothing
+        return not busy and not self.outbox.queued and not self.outbox.in_kernel()
+
+    def wait(self) -> None:
+        """Read nothing until `let_in`: too many connections come from this address."""
+        self.waits, self._begins = True, False
+        self.regulate()
+
+    def let_in(self) -> None:
+        """Begin, or go on."""
+        if not self.waits:
+            return
+        self.waits, self._begins = False, None
+        if self.reader.buffered:  # it came with what the proxy said
+            self._begins = self._server.may_enter(self)
+            if self._begins:
+                self._advance()
+        self.regulate()
+
+    def refuse(self, info: str) -> None:
+        """Say why there is no place for it, and cut the connection soon after.
+
+        Not in order: the released client stays away for good then, but after a reset it comes again.
+        """
+        self.outbox.send(frame(self.outbox.dialect, envelope("UNKNOWN", info=info)))
+        self._half_closed = self._no_more = True
+        self._lingered, self.waits = 0, False
+        self.cut_at = self._clock.seconds() + REFUSED
+        if not self._reading:
+            self._reading = True
+            self.transport.resumeProducing()
 
     def _linger(self) -> None:
         """Close after the last answer so that the peer can read it."""

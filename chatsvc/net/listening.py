@@ -5,8 +5,10 @@ What is done with the connections is the factory's matter (``chatsvc/net/server.
 
 from __future__ import annotations
 
+import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from ipaddress import ip_address
 from typing import Any
 
 from twisted.internet import tcp, unix
@@ -14,6 +16,7 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
+from twisted.protocols.policies import WrappingFactory
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
@@ -25,6 +28,11 @@ BACKLOG = 16384
 #: Connections that a TCP socket accepts in one turn of the reactor. Twisted takes more and more, and then the
 #: next turn has to read what all of them have sent: a TLS handshake each, while everybody else waits.
 ACCEPTS = 16
+#: Seconds for which nobody is accepted when the process may open no more files.
+REST = 1.0
+#: When a peer is asked whether it is still there: after so many seconds of silence, again after so many, and
+#: it is gone if so many times nothing has come back (docs/protocol.md section 2). Systems know these names.
+KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 60, "TCP_KEEPCNT": 3}
 
 
 class CannotListen(Exception):  # noqa: N818 - a sentence for the operator
@@ -86,6 +94,19 @@ class Listener:
         except Exception:  # the parsers of endpoints are plugins and raise what they like
             self._not_reloaded(Failure())  # type: ignore[no-untyped-call]
 
+    def accept(self, accept: bool) -> None:
+        """Accept connections, or leave them where the system keeps who waits to be."""
+        if self._port is not None:
+            (self._port.startReading if accept else self._port.stopReading)()
+
+    @property
+    def is_plain_outside(self) -> bool:
+        """Whether other machines can connect without TLS, and not only a proxy that names its clients."""
+        host = getattr(self._port.getHost(), "host", None)
+        if host is None or isinstance(self._port.factory, WrappingFactory):
+            return False  # a UNIX socket; TLS, or what reads a proxy's header
+        return not ip_address(host.partition("%")[0]).is_loopback
+
     async def close(self) -> None:
         """Accept nobody any more."""
         port, self._port = self._port, None
@@ -105,6 +126,7 @@ class Listener:
             raise CannotListen(f"Cannot listen on {self.endpoint}: {str(error).rstrip('.')}.") from None
         if hasattr(self._port, "socket"):
             self._port.socket.listen(BACKLOG)
+            _notice_the_dead(self._port.socket)
 
     def _not_reloaded(self, failure: Failure) -> None:
         log.error(
@@ -112,6 +134,27 @@ class Listener:
             endpoint=self.endpoint,
             why=failure.getErrorMessage(),
         )
+
+
+def warn_of_plain_text(listeners: Iterable[Listener]) -> None:
+    """Say in the log where other machines can connect without TLS, if anywhere."""
+    if plain := [listener.where for listener in listeners if listener.is_plain_outside]:
+        log.warn(
+            "Other machines can connect to {where} without TLS: whoever is on the way reads passwords and "
+            "messages. Listen with ssl: (docs/operations.md), or on 127.0.0.1 behind a proxy that does TLS.",
+            where=" and ".join(plain),
+        )
+
+
+def _notice_the_dead(listening: socket.socket) -> None:
+    """Have the system ask peers that are silent; what is accepted inherits that from its listening socket.
+
+    Whether it asks at all is set for each connection (``connection.py``), as not all systems pass that on.
+    """
+    if listening.family != socket.AF_UNIX:
+        for name, value in KEEPALIVE.items():
+            if hasattr(socket, name):
+                listening.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 class _Opener:
@@ -185,12 +228,56 @@ def _started(port: Any) -> Any:
 
 
 class _Port(tcp.Port):
-    """A TCP socket that accepts a few connections at a time."""
+    """A TCP socket that accepts a few connections at a time, and for a while none if no file can be opened.
+
+    Twisted would accept them in the place of a file that it has in reserve, close them, and open that file
+    again. Here a thread may take that place meanwhile; then the reactor would turn in a circle, for good.
+    """
+
+    _reads = _rests = _full = False
 
     def doRead(self) -> None:  # noqa: N802 - Twisted's name
         """Accept what waits."""
-        self.numberAccepts = min(self.numberAccepts, ACCEPTS)
-        super().doRead()  # type: ignore[no-untyped-call]
+        full, self._full = self._full, not _can_open()
+        if not self._full:
+            self.numberAccepts = min(self.numberAccepts, ACCEPTS)
+            super().doRead()  # type: ignore[no-untyped-call]
+            return
+        if not full:
+            log.warn(
+                "The process may open no more files, so who connects has to wait: raise the limit of open "
+                "files (LimitNOFILE, nofile, ulimit -n), or lower --max-connections."
+            )
+        self._rests = True
+        super().stopReading()  # type: ignore[no-untyped-call]
+        self.reactor.callLater(REST, self._go_on)
+
+    def startReading(self) -> None:  # noqa: N802 - Twisted's name
+        """Accept connections, after the rest if there is one."""
+        self._reads = True
+        if not self._rests:
+            super().startReading()  # type: ignore[no-untyped-call]
+
+    def stopReading(self) -> None:  # noqa: N802 - Twisted's name
+        """Accept none."""
+        self._reads = False
+        super().stopReading()  # type: ignore[no-untyped-call]
+
+    def _go_on(self) -> None:
+        self._rests = False
+        if self._reads:
+            super().startReading()  # type: ignore[no-untyped-call]
+
+
+def _can_open() -> bool:
+    """Whether the process may open a file; then Twisted has its reserve, for what comes in the same turn."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        return False
+    reserve: Any = tcp._reservedFD  # noqa: SLF001 - there is no other way to it
+    reserve.reserve()  # Twisted itself does not do it again
+    return True
 
 
 class _BorrowedUnixPort(unix.Port):

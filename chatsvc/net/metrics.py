@@ -28,13 +28,7 @@ from chatsvc.chat.calls import TABLE
 from chatsvc.chat.hub import Hub
 from chatsvc.disk import Disk, Room
 from chatsvc.net.server import Server
-from chatsvc.stats import REQUEST_BOUNDS, Drop, Histogram
-from chatsvc.wire.limits import MIB
-
-#: A disk with less than this free, or than this share of it, is as good as full: a store needs room to
-#: rewrite its file, and what is under way has to be refused in order.
-LEAST_FREE = 64 * MIB
-LEAST_SHARE = 0.01
+from chatsvc.stats import REQUEST_BOUNDS, Drop, Histogram, Limited, Rest
 
 
 class NodeMonitor:
@@ -75,10 +69,7 @@ class NodeMonitor:
             return f"The store cannot be used: {self._hub.store.problem}."
         if isinstance(found, OSError):
             return f"The data directory cannot be used: {found.strerror or found}."
-        if found.free < max(LEAST_FREE, found.size * LEAST_SHARE):
-            least = f"at least {LEAST_FREE // MIB} MiB and {LEAST_SHARE:.0%} of it must be"
-            return f"The disk of the data directory is full: {found.free // MIB} MiB are free, {least}."
-        return None
+        return None  # with a full disk it still serves who reads
 
 
 class _Figures(Collector):
@@ -111,6 +102,13 @@ class _Figures(Collector):
         if self.room is not None:
             disk.add_metric([], self.room.free)
         yield disk
+        full = self._hub.room.full
+        yield _gauges(
+            "disk_full",
+            "1 if too little room is left on a disk, and more is refused.",
+            "disk",
+            {"files": full.files, "store": full.store},
+        )
         delay = _histogram("event_loop_delay_seconds", "How late a timer came that is due each second.")
         _add(delay, [], self._hub.stats.loop_delay)
         yield delay
@@ -122,7 +120,13 @@ class _Figures(Collector):
         yield _gauges(
             "connections", "Open connections, by whether their device is logged in.", "device", states
         )
+        doors = self._server.doors
+        yield _gauge("connections_limit", "Connections that the process may have.", doors.most)
+        yield _gauge("connections_waiting", "Connections that wait for their address's turn.", doors.waiting)
         yield _counter("connections_accepted", "Connections that were accepted.", stats.accepted)
+        yield _counter("connections_delayed", "Connections that had to wait for that.", stats.delayed)
+        rests = {reason: stats.rests[reason] for reason in get_args(Rest)}
+        yield _counters("accept_rests", "Times that accepting connections paused.", "reason", rests)
         dropped = {reason: stats.dropped[reason] for reason in get_args(Drop)}
         yield _counters("connections_dropped", "Connections closed by a limit.", "reason", dropped)
         yield _counter(
@@ -152,6 +156,8 @@ class _Figures(Collector):
                 seconds.add(histogram)
             _add(duration, [kind], seconds)
         yield requests
+        refused = {limit: stats.refused[limit] for limit in get_args(Limited)}
+        yield _counters("requests_refused", "Requests over a limit.", "limit", refused)
         yield duration
 
     def _messages(self) -> Iterator[Metric]:

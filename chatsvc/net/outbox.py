@@ -44,6 +44,7 @@ class Outbox:
 
     __slots__ = (
         "_attached",
+        "_broken",
         "_due",
         "_full",
         "_given",
@@ -70,6 +71,7 @@ class Outbox:
         self._full = False
         self._due = False  # something is to be done at the end of the turn
         self._lost = False
+        self._broken = False
         self._attached = False
         #: The peer's header form; until it is known, the one that violations are answered in.
         self.dialect: Dialect = RELEASED
@@ -111,8 +113,12 @@ class Outbox:
         data = self._next()
         try:
             taken = self._socket.send(data)
-        except OSError:  # there is no room, or no connection any more, which the transport will find out
+        except BlockingIOError:  # there is no room
             taken = 0
+        except OSError:
+            # There is no connection any more, which the transport will find out; but not that it was reset:
+            # the system tells that once, and to who reads after that it looks like an end in order.
+            taken, self._broken = 0, True
         self._given += taken
         if taken < len(data):
             self._give(data[taken:])
@@ -235,10 +241,10 @@ class Outbox:
     def reached_peer(self) -> int:
         """The offset up to which the peer's system has acknowledged what was written.
 
-        Only a plain socket can tell; for others, nothing is known to have arrived.
+        Only a plain socket can tell; for others, and once it was reset, nothing is known to have arrived.
         """
         unconfirmed = self.in_kernel()
-        if not self._pulled or unconfirmed is None:
+        if not self._pulled or self._broken or unconfirmed is None:
             return 0
         # Not `written`: of a long frame the transport may have passed on a part, which in_kernel() counts.
         transport = self._transport

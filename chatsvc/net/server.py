@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
@@ -13,6 +13,7 @@ from chatsvc.chat import files, messages, people  # noqa: F401 - they fill the t
 from chatsvc.chat.hub import Hub
 from chatsvc.net.budget import Budget
 from chatsvc.net.connection import Connection
+from chatsvc.net.doors import Doors
 from chatsvc.stats import Drop
 from chatsvc.tasks import Turn, pause
 from chatsvc.wire.limits import Limits
@@ -32,17 +33,17 @@ class Server(Factory):
 
     noisy = False
 
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, hub: Hub, room: int | None = None) -> None:
+        """`room` is for how many connections the process may open files; None: for any number."""
         self.hub = hub
         self.clock = hub.clock
         #: At its end, what was sent meanwhile is written.
         self.turn = Turn(hub.clock)
         self.limits = hub.limits
         self.budget = Budget(hub.limits)
+        self.doors = Doors(hub, room)
         #: All that there are, in the order in which they came.
         self.connections: dict[Connection, None] = {}
-        #: Connections without a bound device, by address, the longest idle first.
-        self._unbound: dict[str, OrderedDict[Connection, None]] = {}
         #: Connections whose first request waits to be begun, and how many were begun in this turn.
         self._entering: deque[Connection] = deque()
         self._entered = 0
@@ -61,6 +62,7 @@ class Server(Factory):
     def use(self, limits: Limits) -> None:
         """Go on with other limits; connections that stand keep theirs for frames and for reading ahead."""
         self.limits = self.hub.limits = self.budget.limits = limits
+        self.doors.regulate()
 
     async def stop(self) -> None:
         """Let what is under way be answered, then reset all connections (``docs/protocol.md`` section 6).
@@ -98,6 +100,7 @@ class Server(Factory):
         """
         self.connections[connection] = None
         self.hub.stats.accepted += 1
+        self.doors.opened(connection)
 
     def may_enter(self, connection: Connection) -> bool:
         """Whether a connection's first request may begin at once; else `enter` is called when it may.
@@ -122,47 +125,14 @@ class Server(Factory):
 
     def known(self, connection: Connection, address: str) -> None:
         """A proxy has said from where a client has connected."""
-        connection.address = address
+        connection.address = connection.session.address = address
+        self.doors.arrived(connection)
 
     def closed(self, connection: Connection) -> None:
         """A client is gone."""
         self.connections.pop(connection, None)
         self.budget.update(connection, 0)
-        self._forget_unbound(connection)
-
-    def used(self, connection: Connection) -> None:
-        """A request was answered: the connection is the least idle of its address."""
-        if connection.is_bound:
-            if connection.counted:
-                self._forget_unbound(connection)
-            return
-        if not connection.address or connection not in self.connections:
-            return  # a UNIX socket has no address; and nobody waits for an answer on one that has ended
-        connection.counted = True
-        same = self._unbound.setdefault(connection.address, OrderedDict())
-        same[connection] = None
-        same.move_to_end(connection)
-        cap = self.limits.unbound_per_address
-        if cap is not None and len(same) > cap:
-            self._close_longest_idle(same, cap)
-
-    def _close_longest_idle(self, same: OrderedDict[Connection, None], cap: int) -> None:
-        """Bring the connections of one address down to the cap; those that are busy are spared."""
-        for other in list(same):
-            if len(same) <= cap:
-                break
-            if not other.busy:
-                self._forget_unbound(other)
-                if not other.is_bound:  # it may be, through another connection of its device
-                    self._drop(other, "crowded")
-
-    def _forget_unbound(self, connection: Connection) -> None:
-        connection.counted = False
-        same = self._unbound.get(connection.address)
-        if same is not None:
-            same.pop(connection, None)
-            if not same:
-                del self._unbound[connection.address]
+        self.doors.closed(connection)
 
     # The timer.
 
@@ -172,6 +142,7 @@ class Server(Factory):
         self._swept_at = now
         for connection in list(self.connections):
             self._look(connection, now)
+        self.doors.make_room()
 
     def _drop(self, connection: Connection, reason: Drop) -> None:
         self.hub.stats.dropped[reason] += 1
@@ -197,4 +168,4 @@ class Server(Factory):
         elif now - connection.received_at > limits.unbound_idle:
             self._drop(connection, "idle")
         elif not connection.counted and now - connection.received_at >= SWEEP:
-            self.used(connection)  # it has asked nothing yet, or its binding ended elsewhere
+            self.doors.used(connection)  # it has asked nothing yet, or its binding ended elsewhere

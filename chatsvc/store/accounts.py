@@ -76,14 +76,16 @@ class Accounts:
         """The user who has this name, in whichever form it is written."""
         key = name_key(name)
         found = await self._link.call(b"GET", keys.name(key))
-        user = None if found is None else await self.get(int(found))
+        # User 0 there never is, but to ask takes as long: a LOGIN must not tell by its time who exists.
+        user = await self._record(0 if found is None else int(found))
         # A change of name that a crash cut short can leave a second name behind, which nobody bears.
         return user if user is not None and name_key(user.name) == key else None
 
     async def get(self, user_id: int) -> User | None:
         """The user with this id."""
-        if not 1 <= user_id <= USER_ID_MAX:
-            return None
+        return await self._record(user_id) if 1 <= user_id <= USER_ID_MAX else None
+
+    async def _record(self, user_id: int) -> User | None:
         name, avatar = await self._link.call(b"HMGET", keys.user(user_id), b"username", b"avatar")
         if name is None:
             return None

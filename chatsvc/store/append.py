@@ -18,8 +18,9 @@ from chatsvc.store.errors import Unavailable
 from chatsvc.store.link import LINK_WAIT, REPLY_TIMEOUT
 from chatsvc.store.protocol import Arg, Packed, packed
 from chatsvc.store.script import Route, Script
+from chatsvc.store.sent import LUA_COUNT, Brought, as_argument
 from chatsvc.tasks import Clock, Pending, Turn, as_failure, spawn
-from chatsvc.wire.errors import INTERNAL, NOT_LOGGED_IN, USER_NOT_FOUND, Refusal
+from chatsvc.wire.errors import INTERNAL, NOT_LOGGED_IN, QUOTA_EXCEEDED, USER_NOT_FOUND, Refusal
 
 log = Logger()
 
@@ -75,28 +76,35 @@ local function index(user, described)
   call('HSET', user .. ':files', 'f' .. md5, (known and known ~= file) and '' or file)
 end
 """
-#: Per message: sender, device, target, repeat, its life, text, file. The text is an entry's from its origin
-#: on; a file is described by the message's key, its MD5 and where it is.
+#: Per message: sender, device, target, repeat, its life, text, file, what it brings. The text is an entry's
+#: from its origin on; a file is described by the message's key, its MD5 and where it is; see `LUA_COUNT`.
 #: Everything is checked before the first write of a message: scripts do not roll back. What holds for one
-#: message of a group holds for the next, so it is asked once. Its keys are those of many users, and not
-#: declared: it is for a store that is no cluster.
+#: message of a group holds for the next, so it is asked once. What was stored stays answered so when its
+#: sender was unbound since: it may be sent again because that answer was lost. The keys are those of many
+#: users, and not declared: it is for a store that is no cluster.
 _APPEND = Script(
     LUA_DELIVER
     + LUA_INDEX
+    + LUA_COUNT
     + """
 local results, bound, exists = {}, {}, {}
 publishing(function()
-  for i = 2, #ARGV, 7 do
+  for i = 2, #ARGV, 8 do
     local sender, target = '{u:' .. ARGV[i] .. '}', '{u:' .. ARGV[i + 2] .. '}'
-    local device, text, file = ARGV[i + 1], ARGV[i + 5], ARGV[i + 6]
+    local device, text, file, brought = ARGV[i + 1], ARGV[i + 5], ARGV[i + 6], ARGV[i + 7]
+    local again = sender .. ':repeat:' .. ARGV[i + 3]
     local result = 'stored'
-    if bound[sender] ~= device and call('SISMEMBER', sender .. ':devices', device) == 0 then
+    local is_bound = bound[sender] == device or call('SISMEMBER', sender .. ':devices', device) == 1
+    if not is_bound and call('EXISTS', again) == 0 then
       result = 'unbound'
     elseif not exists[target] and call('EXISTS', target) == 0 then
       result = 'no target'
+    elseif brought ~= '' and not count(sender, brought, call('EXISTS', again) == 1) then
+      result = 'too much'
     else
-      bound[sender], exists[target] = device, true
-      if call('SET', sender .. ':repeat:' .. ARGV[i + 3], '', 'NX', 'EX', ARGV[i + 4]) then
+      if is_bound then bound[sender] = device end
+      exists[target] = true
+      if call('SET', again, '', 'NX', 'EX', ARGV[i + 4]) then
         deliver(sender, device, text)
         index(sender, file)
         if target ~= sender then
@@ -111,8 +119,11 @@ end)
 return results
 """
 )
-_ARGUMENTS = 7
+_ARGUMENTS = 8
 SCRIPTS = (_APPEND,)
+
+#: What a sender is told of a message that the scripts do not store, by what they say of it.
+REFUSED = {b"unbound": NOT_LOGGED_IN, b"no target": USER_NOT_FOUND, b"too much": QUOTA_EXCEEDED}
 
 
 def entry_text(origin: str, flags: bytes, message: bytes) -> bytes:
@@ -138,6 +149,9 @@ class Outgoing(Struct, frozen=True, gc=False):
     flags: bytes
     #: (message key, MD5, where the file is) for messages with a file.
     file: tuple[str, str, bytes] | None = None
+    #: What it needs on the disk that its sender may not have sent before, and how much that may be in all.
+    brought: tuple[Brought, ...] = ()
+    quota: int | None = None
 
 
 class Waiting(Pending[None]):
@@ -171,12 +185,17 @@ class Waiting(Pending[None]):
         message_key, md5, file = self.outgoing.file
         return f"{message_key} {md5} ".encode() + file
 
+    @property
+    def brought(self) -> bytes:
+        """What it brings, as the script of the sender's side takes it."""
+        return as_argument(self.outgoing.quota, self.outgoing.brought)
+
     def settle(self, result: bytes) -> None:
         """A script says what became of it."""
         if result == b"stored":
             self.succeed(None)
         else:
-            self.fail(Refusal(NOT_LOGGED_IN if result == b"unbound" else USER_NOT_FOUND))
+            self.fail(Refusal(REFUSED[result]))
 
 
 class Queue:
@@ -275,11 +294,11 @@ def _packed(waiting: Waiting) -> bytes:
         _bulk(waiting.repeat_life),
         len(text),
         text,
-        _NO_FILE if out.file is None else _bulk(waiting.file),
+        _NO_FILES if out.file is None and not out.brought else packed((waiting.file, waiting.brought)).data,
     )
 
 
-_NO_FILE = packed((b"",)).data
+_NO_FILES = packed((b"", b"")).data
 
 
 @lru_cache(maxsize=QUEUE_MESSAGES)

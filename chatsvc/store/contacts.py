@@ -37,6 +37,10 @@ class Contacts:
         into = {int(other) for other in await self._link.call(b"SMEMBERS", keys.part(user_id, b"in"))}
         return Relations(sorted(out & into), sorted(out - into), sorted(into - out))
 
+    async def has_added(self, user_id: int, other_id: int) -> bool:
+        """Whether `user_id` has added `other_id`."""
+        return bool(await self._link.call(b"SISMEMBER", keys.part(user_id, b"out"), other_id))
+
     async def forget(self, user_id: int) -> None:
         """Take the user out of everybody's contacts; the user's own sets stay, to be forgotten again."""
         for other in {other for ids in await self.of(user_id) for other in ids}:

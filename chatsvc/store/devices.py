@@ -20,6 +20,8 @@ from chatsvc.wire.schema import TOKEN_MAX
 #: Seconds without use after which a device is forgotten (docs/protocol.md section 4).
 UNBOUND_LIFE = 24 * 3600
 BOUND_LIFE = 180 * 24 * 3600
+#: Seconds without use after which a bound device's record is gone for sure: both are renewed hourly.
+FORGOTTEN = BOUND_LIFE + 24 * 3600
 #: Seconds for which a device counts as online unless its node says so again.
 ONLINE_LIFE = 150
 
@@ -29,14 +31,40 @@ redis.call('EXPIRE', KEYS[1], ARGV[2])
 return 1
 """)
 #: The user's side of a binding; ARGV[3] is the password hash that was verified: it must still be the one.
+#: With it go devices whose records must have expired, as they were not used for ARGV[5] s, and, if more than
+#: ARGV[4] are left, those that were not used for longest; gives which.
 _JOIN = Script(
     """
-if redis.call('HGET', KEYS[1], 'password') ~= ARGV[3] then return 0 end
-if redis.call('HEXISTS', KEYS[1], 'disabled') == 1 then return 0 end
+if redis.call('HGET', KEYS[1], 'password') ~= ARGV[3] then return false end
+if redis.call('HEXISTS', KEYS[1], 'disabled') == 1 then return false end
 redis.call('SADD', devices, ARGV[2])
-return 1
+redis.call('ZADD', used, now, ARGV[2])
+local gone = {}
+local function leave(device)
+  redis.call('SREM', devices, device)
+  redis.call('ZREM', used, device)
+  redis.call('ZREM', online, device)
+  redis.call('SPUBLISH', KEYS[1], 'r ' .. device)
+  gone[#gone + 1] = device
+end
+for _, device in ipairs(redis.call('ZRANGEBYSCORE', used, '-inf', now - ARGV[5] * 1000)) do leave(device) end
+local over = redis.call('SCARD', devices) - (tonumber(ARGV[4]) or math.huge)
+if over <= 0 then return gone end
+local others, last = {}, {}
+for _, device in ipairs(redis.call('SMEMBERS', devices)) do
+  if device ~= ARGV[2] then
+    others[#others + 1] = device
+    local since, till = redis.call('ZSCORE', used, device), redis.call('ZSCORE', online, device)
+    last[device] = math.max(tonumber(since or 0), tonumber(till or 0))
+  end
+end
+table.sort(others, function(a, b) return last[a] < last[b] end)
+for i = 1, over do leave(others[i]) end
+return gone
 """,
     "devices",
+    "used",
+    "online",
 )
 #: The device's side; gives the user to whom it was bound before. A node where it has connections and is
 #: unbound hears of it; no other listens.
@@ -51,15 +79,18 @@ return before
 _LEAVE = Script(
     """
 redis.call('SREM', devices, ARGV[2])
+redis.call('ZREM', used, ARGV[2])
 redis.call('ZREM', online, ARGV[2])
 redis.call('SPUBLISH', KEYS[1], 'r ' .. ARGV[2])
 """,
     "devices",
+    "used",
     "online",
 )
 _UNPOINT = Script("""
 if redis.call('HGET', KEYS[1], 'user') == ARGV[2] then
   redis.call('HDEL', KEYS[1], 'user')
+  redis.call('HSET', KEYS[1], 'last', ARGV[2])
   redis.call('EXPIRE', KEYS[1], ARGV[3])
 end
 """)
@@ -73,6 +104,7 @@ local gone = {}
 for _, device in ipairs(redis.call('SMEMBERS', devices)) do
   if device ~= ARGV[4] then
     redis.call('SREM', devices, device)
+    redis.call('ZREM', used, device)
     redis.call('ZREM', online, device)
     redis.call('SPUBLISH', KEYS[1], 'r ' .. device)
     gone[#gone + 1] = device
@@ -81,6 +113,7 @@ end
 return gone
 """,
     "devices",
+    "used",
     "online",
 )
 #: Sets a field of a user's record, if one is named, and unbinds all devices; nothing without a record.
@@ -89,17 +122,18 @@ _SHUT_OUT = Script(
 if redis.call('EXISTS', KEYS[1]) == 0 then return false end
 if ARGV[2] ~= '' then redis.call('HSET', KEYS[1], ARGV[2], ARGV[3]) end
 local gone = redis.call('SMEMBERS', devices)
-redis.call('DEL', devices, online)
+redis.call('DEL', devices, used, online)
 for _, device in ipairs(gone) do redis.call('SPUBLISH', KEYS[1], 'r ' .. device) end
 return gone
 """,
     "devices",
+    "used",
     "online",
 )
 #: A device comes back: what its record says, and its time to live starts anew, if the store takes writes.
 _USE = Script(
     """
-local record = redis.call('HMGET', KEYS[1], 'created', 'user', 'explicit')
+local record = redis.call('HMGET', KEYS[1], 'created', 'user', 'explicit', 'last')
 if record[1] then redis.pcall('EXPIRE', KEYS[1], record[2] and ARGV[3] or ARGV[2]) end
 return record
 """,
@@ -108,13 +142,17 @@ return record
 #: A device was used. Nobody is to wait for replicas for that, once an hour and a device.
 _TOUCH = Script("redis.call('EXPIRE', KEYS[1], ARGV[2])", lasting=False)
 #: Says that devices are online; gives the mailbox's end and which of them are bound no more. A store that is
-#: full or takes no writes takes no presence (hence pcall), but mail must still be read.
+#: full or takes no writes takes no presence (hence pcall), but mail must still be read. That a device is used
+#: is noted once an hour: presence, which is short-lived, tells the rest.
 _ONLINE = Script(
     """
 local gone = {}
 for i = 3, #ARGV do
   if redis.call('SISMEMBER', devices, ARGV[i]) == 1 then
     redis.pcall('ZADD', online, now + ARGV[2] * 1000, ARGV[i])
+    if now - (redis.call('ZSCORE', used, ARGV[i]) or 0) > 3600000 then
+      redis.pcall('ZADD', used, now, ARGV[i])
+    end
   else
     gone[#gone + 1] = ARGV[i]
   end
@@ -124,6 +162,7 @@ redis.pcall('EXPIRE', online, ARGV[2])
 return {redis.call('GET', last) or '0-0', gone}
 """,
     "devices",
+    "used",
     "online",
     "last",
     lasting=False,
@@ -137,6 +176,8 @@ class DeviceRecord(NamedTuple):
     user_id: int | None
     #: It has used ACKFETCH, and acknowledges in that way only.
     explicit: bool
+    #: To whom it is or was bound.
+    last_user_id: int | None = None
 
 
 class BoundDevice(NamedTuple):
@@ -150,6 +191,18 @@ class BoundDevice(NamedTuple):
     online_until: int
     #: The id of the last entry that it acknowledged.
     cursor: str
+
+
+def _record(fields: list[bytes | None]) -> DeviceRecord | None:
+    created, user, explicit, last = fields
+    if created is None:
+        return None
+    last_user = user or last
+    return DeviceRecord(
+        None if user is None else int(user),
+        explicit is not None,
+        None if last_user is None else int(last_user),
+    )
 
 
 class Devices:
@@ -167,15 +220,12 @@ class Devices:
 
     async def load(self, device: str) -> DeviceRecord | None:
         """A device's record; None if it was never issued or has expired."""
-        created, user, explicit = await self._link.call(
-            b"HMGET", keys.device(device), b"created", b"user", b"explicit"
+        record = _record(
+            await self._link.call(b"HMGET", keys.device(device), b"created", b"user", b"explicit", b"last")
         )
-        if created is None:
-            return None
-        user_id = None if user is None else int(user)
-        if user_id is not None and not await self.is_bound(device, user_id):
-            user_id = None
-        return DeviceRecord(user_id, explicit is not None)
+        if record is None or record.user_id is None or await self.is_bound(device, record.user_id):
+            return record
+        return record._replace(user_id=None)
 
     async def use(self, device: str) -> DeviceRecord | None:
         """As `load` and `touch` in one, but whether the binding holds is not looked at.
@@ -183,10 +233,7 @@ class Devices:
         For who goes on to `stay_online`, which tells.
         """
         life = (UNBOUND_LIFE, BOUND_LIFE)
-        created, user, explicit = await self._link.script(_USE, keys.device(device), *life)
-        if created is None:
-            return None
-        return DeviceRecord(None if user is None else int(user), explicit is not None)
+        return _record(await self._link.script(_USE, keys.device(device), *life))
 
     async def is_bound(self, device: str, user_id: int) -> bool:
         """Whether the binding of this device to this user holds at this moment."""
@@ -201,13 +248,18 @@ class Devices:
         """The device has used ACKFETCH."""
         await self._link.write(b"HSET", keys.device(device), b"explicit", 1)
 
-    async def bind(self, device: str, user_id: int, password_hash: bytes) -> bool:
+    async def bind(self, device: str, user_id: int, password_hash: bytes, most: int | None = None) -> bool:
         """Bind the device, replacing any binding it had; False if the password has changed meanwhile.
 
-        Nodes are told on the device's channel, and, if it had another user, on that user's.
+        If the user has more than `most` devices then, those that were unused for longest are unbound. Nodes
+        are told on the device's channel, and of bindings that end on their users'.
         """
-        if not await self._link.script(_JOIN, keys.user(user_id), device, password_hash):
+        most_as_text = b"" if most is None else b"%d" % most
+        user = keys.user(user_id)
+        gone = await self._link.script(_JOIN, user, device, password_hash, most_as_text, FORGOTTEN)
+        if gone is None:
             return False
+        await self._unpoint(gone, user_id)
         before = await self._link.call(b"HGET", keys.device(device), b"user")
         await self._leave_other(device, before, user_id)
         # Another login of the same device may have come between.
@@ -229,9 +281,12 @@ class Devices:
         gone = await self._link.script(_NEW_PASSWORD, keys.user(user_id), old_hash, new_hash, keep)
         if gone is None:
             return False
-        for device in gone:
-            await self._link.script(_UNPOINT, keys.device(device.decode()), user_id, UNBOUND_LIFE)
+        await self._unpoint(gone, user_id)
         return True
+
+    async def _unpoint(self, devices: list[bytes], user_id: int) -> None:
+        for device in devices:
+            await self._link.script(_UNPOINT, keys.device(device.decode()), user_id, UNBOUND_LIFE)
 
     async def stay_online(self, user_id: int, devices: list[str]) -> tuple[int, list[str]]:
         """Say that these devices are online here; gives the mailbox's newest position, and
@@ -278,6 +333,5 @@ class Devices:
         gone = await self._link.script(_SHUT_OUT, keys.user(user_id), field, value)
         if gone is None:
             return None
-        for device in gone:
-            await self._link.script(_UNPOINT, keys.device(device.decode()), user_id, UNBOUND_LIFE)
+        await self._unpoint(gone, user_id)
         return len(gone)

@@ -50,6 +50,13 @@ class Files(Struct, tag="files", array_like=True, frozen=True):
     fields: list[bytes]
 
 
+class Sent(Struct, tag="sent", array_like=True, frozen=True):
+    """Some of what a user's files add up to, as digests and sizes by turns."""
+
+    user: int
+    fields: list[bytes | int]
+
+
 class Added(Struct, tag="added", array_like=True, frozen=True):
     """Whom a user added; who added the user follows from it."""
 
@@ -73,7 +80,7 @@ class Repeat(Struct, tag="repeat", array_like=True, frozen=True):
     expires: int
 
 
-Item = Counter | User | Mail | End | Cursors | Files | Added | Device | Repeat
+Item = Counter | User | Mail | End | Cursors | Files | Sent | Added | Device | Repeat
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(list[Item])

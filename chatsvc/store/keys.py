@@ -31,7 +31,8 @@ def user(user_id: int) -> bytes:
 
 
 def part(user_id: int, what: bytes) -> bytes:
-    """A key beside a user's record: devices, out, in, mail, last, cursors, repeat, files, online, pending."""
+    """A key beside a user's record: devices, out, in, mail, last, cursors, repeat, files, sent, online,
+    pending."""
     return b"{u:%d}:%b" % (user_id, what)
 
 
@@ -56,6 +57,25 @@ def user_of(key: bytes) -> int:
 def device(device_id: str) -> bytes:
     """A device's record."""
     return b"{d:%b}" % device_id.encode()
+
+
+#: What matches the keys of all invites.
+INVITES = b"{i:*}"
+
+
+def invite(invite_id: str) -> bytes:
+    """An invite's record."""
+    return b"{i:%b}" % invite_id.encode()
+
+
+def invite_id(code: str) -> str:
+    """What an invite is called everywhere but where its code is typed, which is in its normal form here."""
+    return hashlib.sha256(code.encode()).hexdigest()[:32]
+
+
+def id_of_invite(key: bytes) -> str:
+    """The invite whose record is at a key."""
+    return key[3:-1].decode()
 
 
 def is_repeat(key: bytes) -> bool:

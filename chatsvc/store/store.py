@@ -9,7 +9,7 @@ from typing import Any
 from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wrapClientTLS
 from twisted.internet.ssl import optionsForClientTLS
 
-from chatsvc.store import accounts, append, checks, devices, mail, two_step
+from chatsvc.store import accounts, append, checks, devices, invites, mail, two_step
 from chatsvc.store.accounts import Accounts
 from chatsvc.store.append import GroupCommit
 from chatsvc.store.channels import Channels
@@ -17,10 +17,12 @@ from chatsvc.store.cluster import Address, Router, SlotMap
 from chatsvc.store.contacts import Contacts
 from chatsvc.store.devices import Devices
 from chatsvc.store.files import Files
+from chatsvc.store.invites import Invites
 from chatsvc.store.link import Link, Watch
 from chatsvc.store.mail import Mailboxes
 from chatsvc.store.replicas import ReplicatedLink
 from chatsvc.store.script import Script
+from chatsvc.store.sent import Sent
 from chatsvc.store.sentinel import PrimaryEndpoint, Sentinels
 from chatsvc.store.transfer import Transfer
 from chatsvc.store.two_step import TwoStep
@@ -48,7 +50,7 @@ class Store:
             self._slots = SlotMap(reactor, url.hosts, partial(self._link_to, name="cluster"))
         self.channels = Channels(reactor)
         self._mail_link = self._route("mail", append.SCRIPTS + mail.SCRIPTS + two_step.SCRIPTS)
-        self._link = self._route("state", accounts.SCRIPTS + devices.SCRIPTS)
+        self._link = self._route("state", accounts.SCRIPTS + devices.SCRIPTS + invites.SCRIPTS)
         self._subscriber_link = self._route(
             "subscriber", on_push=self.channels.pushed, on_ready=self.channels.ready
         )
@@ -59,6 +61,8 @@ class Store:
         self.devices = Devices(self._link)
         self.contacts = Contacts(self._link)
         self.files = Files(self._link)
+        self.sent = Sent(self._link)
+        self.invites = Invites(self._link, self.scan)
         self.upkeep = Upkeep(self._link)
         one_clock = self._slots is None
         self.transfer = Transfer(self._link, self.scan, self.now, one_clock=one_clock)

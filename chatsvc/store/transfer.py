@@ -14,9 +14,10 @@ import msgspec
 
 from chatsvc.store import keys
 from chatsvc.store.append import REPEAT_LIFE, RETRY_LIFE, entry_parts
-from chatsvc.store.items import Added, Counter, Cursors, Device, End, Files, Item, Mail, Repeat, User
+from chatsvc.store.items import Added, Counter, Cursors, Device, End, Files, Item, Mail, Repeat, Sent, User
 from chatsvc.store.mail import entry_id, position
 from chatsvc.store.script import Route, Script
+from chatsvc.store.sent import TOTAL
 from chatsvc.tasks import gather
 from chatsvc.wire.text import name_key
 
@@ -98,6 +99,17 @@ end
 """,
     "mail",
     "last",
+)
+#: The total follows from what it is made of: it is read at another moment.
+_PUT_SENT = Script(
+    """
+for i = 2, #ARGV, 2 do
+  local before = redis.call('HGET', sent, ARGV[i]) or 0
+  redis.call('HSET', sent, ARGV[i], ARGV[i + 1])
+  redis.call('HINCRBY', sent, 'bytes', ARGV[i + 1] - before)
+end
+""",
+    "sent",
 )
 
 
@@ -222,6 +234,9 @@ class Transfer:
         fields = [pair async for pair in self._fields(user_id, b"files")]
         for start in range(0, len(fields), _FIELDS):
             yield Files(user_id, [part for pair in fields[start : start + _FIELDS] for part in pair])
+        sizes = [pair async for pair in self._fields(user_id, b"sent") if pair[0] != TOTAL]
+        for start in range(0, len(sizes), _FIELDS):
+            yield Sent(user_id, [part for pair in sizes[start : start + _FIELDS] for part in pair])
 
     async def _crossing(self, user_id: int, cut: Cut, recent: dict[int, set[bytes]]) -> list[Stored]:
         """What came to a mailbox of a cluster soon after the cut, but to the other user's before it.
@@ -327,6 +342,8 @@ class Transfer:
                 await self._link.write(b"HSET", keys.part(item.user, b"cursors"), *item.fields)
             case Files():
                 await self._link.write(b"HSET", keys.part(item.user, b"files"), *item.fields)
+            case Sent():
+                await self._link.script(_PUT_SENT, keys.user(item.user), *item.fields)
             case Added():
                 await gather(self._put_added(item.user, other) for other in item.others)
             case Device():

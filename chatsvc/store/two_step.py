@@ -29,6 +29,7 @@ from chatsvc.store.cluster import Router
 from chatsvc.store.errors import Redirected, TryAgain, Unavailable
 from chatsvc.store.link import Link
 from chatsvc.store.script import Script
+from chatsvc.store.sent import LUA_COUNT
 from chatsvc.tasks import Clock, Turn, gather, pause, spawn
 from chatsvc.wire.errors import Refusal
 
@@ -45,21 +46,26 @@ _SCANNED = 500
 _READ = 100
 _SWEEP_PAUSE = 0.01
 
-#: The sender's side. Per message: device, repeat, its life, target, text, file; all as for `append`.
+#: The sender's side. Per message: device, repeat, its life, target, text, file, what it brings; all as for
+#: `append`.
 #: The keys that make repeats known come last.
 _FIRST = Script(
     LUA_DELIVER
     + LUA_INDEX
+    + LUA_COUNT
     + """
 local results = {}
-local repeats = #KEYS - (#ARGV - 1) / 6
+local repeats = #KEYS - (#ARGV - 1) / 7
 publishing(function()
-  for i = 2, #ARGV, 6 do
+  for i = 2, #ARGV, 7 do
     local again, target, text, file = ARGV[i + 1], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5]
+    local brought = ARGV[i + 6]
     local result = 'stored'
     repeats = repeats + 1
-    if redis.call('SISMEMBER', devices, ARGV[i]) == 0 then
+    if redis.call('SISMEMBER', devices, ARGV[i]) == 0 and redis.call('EXISTS', KEYS[repeats]) == 0 then
       result = 'unbound'
+    elseif brought ~= '' and not count(KEYS[1], brought, redis.call('EXISTS', KEYS[repeats]) == 1) then
+      result = 'too much'
     elseif redis.call('SET', KEYS[repeats], '', 'NX', 'EX', ARGV[i + 2]) then
       local id = deliver(KEYS[1], ARGV[i], text)
       index(KEYS[1], file)
@@ -80,6 +86,7 @@ return results
     "mail",
     "last",
     "files",
+    "sent",
     "pending",
 )
 #: The target's side. Per message: text, file. ARGV[2] is how long a repeat of
@@ -161,7 +168,8 @@ class TwoStep:
         args: list[bytes | str | int] = []
         for waiting in going:
             out = waiting.outgoing
-            args += (out.device, waiting.repeat, waiting.repeat_life, out.target, waiting.text, waiting.file)
+            args += (out.device, waiting.repeat, waiting.repeat_life, out.target, waiting.text)
+            args += (waiting.file, waiting.brought)
         again = tuple(keys.part(sender, b"repeat:" + waiting.repeat.encode()) for waiting in going)
         expires = going[0].expires
         with self._left_over({sender}):

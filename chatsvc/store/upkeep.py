@@ -11,9 +11,13 @@ from typing import NamedTuple
 from chatsvc.store import keys
 from chatsvc.store.mail import entry_id, position
 from chatsvc.store.script import Route, Script
+from chatsvc.store.sent import LUA_GIVE_BACK
 
 #: The parts of a user; what repeats are recognised by is not among them, it expires by itself.
-_PARTS = (b"devices", b"out", b"in", b"mail", b"last", b"cursors", b"files", b"online", b"pending")
+_PARTS = (
+    *(b"devices", b"used", b"online", b"out", b"in"),
+    *(b"mail", b"last", b"cursors", b"files", b"sent", b"pending"),
+)
 #: Fields of a hash that one call reads.
 _PAGE = 500
 
@@ -42,15 +46,18 @@ return {reached, flags}
 )
 #: Takes the oldest entries away, with some fields of the index, unless more has come than the caller knows.
 _TRIM = Script(
-    """
+    LUA_GIVE_BACK
+    + """
 if (redis.call('GET', last) or '0-0') ~= ARGV[2] then return 0 end
 redis.call('XTRIM', mail, 'MINID', ARGV[3])
 if #ARGV > 3 then redis.call('HDEL', files, unpack(ARGV, 4)) end
+for i = 4, #ARGV do give_back(sent, ARGV[i]) end
 return 1
 """,
     "mail",
     "last",
     "files",
+    "sent",
 )
 _CLEAR = Script("return redis.call('UNLINK', unpack(KEYS))")
 
@@ -89,8 +96,9 @@ class Upkeep:
     async def trim(self, user_id: int, up_to: int, last: int, fields: list[str]) -> bool:
         """Take the entries up to a position away, and with them some fields of the user's index of files.
 
-        False, and nothing is done, if `last` is not the newest entry any more: a message that has come
-        since may need one of the fields.
+        What their files count for the user is given back; so it is for contents, which are named among the
+        fields (`chatsvc.store.sent`). False, and nothing is done, if `last` is not the newest entry any more:
+        a message that has come since may need one of the fields.
         """
         first_kept = entry_id(up_to + 1)
         return bool(await self._link.script(_TRIM, keys.user(user_id), entry_id(last), first_kept, *fields))

@@ -64,9 +64,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     #: Wrong passwords: for one account, and from one address.
     account_failures: Rate | None = Rate(5, 12 / 3600)
     address_failures: Rate | None = Rate(20, 20 / 60)
-    #: Tokens that were never issued, or are no more, from one address.
-    token_rate: Rate | None = Rate(20, 20 / 60)
-    #: What one user asks: SENDMSG; SEARCHUSR, PROFILE and ADDCONTACT; all the rest but ACKFETCH.
+    #: Tokens from one address that were never issued, or are no more; and devices made for who has none.
+    token_rate: Rate | None = Rate(60, 20 / 60)
+    #: What one user asks: SENDMSG; what tells of people; all the rest but ACKFETCH and LOGOUT. An address may
+    #: ask as much of the rest without a login.
     message_rate: Rate | None = Rate(60, 10.0)
     people_rate: Rate | None = Rate(60, 1.0)
     request_rate: Rate | None = Rate(240, 60.0)

@@ -37,10 +37,16 @@ class Nothing(Struct, frozen=True):
 
 
 class Credentials(Struct, frozen=True):
-    """REGISTER, LOGIN."""
+    """LOGIN."""
 
     username: str
     passwd: str
+
+
+class Registration(Credentials, frozen=True, omit_defaults=True):
+    """REGISTER: some servers want an invite."""
+
+    invite: str | None = None
 
 
 class PasswordChange(Struct, frozen=True):
