@@ -4,12 +4,20 @@ ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS build
 WORKDIR /source
+COPY deploy/build-constraints.txt deploy/constraints.txt deploy/
+# Whatever is downloaded has to have a hash that stands in these files. The server's environment gets no pip.
+RUN python3 -m venv /build \
+ && /build/bin/pip install --no-cache-dir --require-hashes -r deploy/build-constraints.txt \
+ && python3 -m venv --without-pip /opt/chatsvc \
+ && /build/bin/pip --python /opt/chatsvc/bin/python install --no-cache-dir --require-hashes -r deploy/constraints.txt
 COPY pyproject.toml setup.cfg README.md LICENSE ./
 COPY chatsvc chatsvc
 COPY twisted twisted
-RUN python3 -m pip wheel --no-cache-dir --no-deps --wheel-dir /wheels . \
- && python3 -m venv /opt/chatsvc \
- && /opt/chatsvc/bin/pip install --no-cache-dir /wheels/*.whl
+RUN /build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
+ && /build/bin/pip --python /opt/chatsvc/bin/python install --no-deps --no-index /wheels/*.whl \
+ && /build/bin/pip --python /opt/chatsvc/bin/python check \
+ && /build/bin/cyclonedx-py environment --output-reproducible \
+      --output-file /opt/chatsvc/sbom.cdx.json /opt/chatsvc/bin/python
 
 FROM ${BASE}
 ARG VERSION=0.1.0
