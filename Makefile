@@ -22,8 +22,8 @@ SEMGREP_RULES ?= p/python
 PIN := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --custom-compile-command 'make constraints' $(ARGS)
 
-# Twice as many as there are cores: tests that run servers wait for them half of the time.
-SIDE_BY_SIDE = --numprocesses=$$(( 2 * $$(getconf _NPROCESSORS_ONLN) )) --dist=worksteal
+# Three times as many as there are cores: tests that run servers wait for them half of the time.
+SIDE_BY_SIDE = --numprocesses=$$(( 3 * $$(getconf _NPROCESSORS_ONLN) )) --dist=worksteal
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

@@ -47,6 +47,11 @@ class Scene(NamedTuple):
 @pytest.fixture
 def scene(server: Service) -> Scene:
     """The three, on the shared server."""
+    return meet(server)
+
+
+def meet(server: Service) -> Scene:
+    """Three new users."""
     alice, bob, mallory = (server.user("seed") for _ in range(3))
     assert alice.ask("ADDCONTACT", {"userid": bob.user}).ok
     assert bob.ask("ADDCONTACT", {"userid": alice.user}).ok

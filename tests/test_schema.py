@@ -377,6 +377,8 @@ def test_every_shape_survives_the_round_trip(
     back = encode(decode_body(sent, shape))
     assert back.isascii()
     read = json.loads(back)
+    if fields.get("invite", "") is None:
+        del fields["invite"]  # who has none says nothing of it: older servers take it for nothing else
     assert {name: value for name, value in read.items() if name in fields} == fields
     assert all(value in (None, False) for name, value in read.items() if name not in fields)
     assert encode(decode_body(back, shape)) == back

@@ -99,8 +99,12 @@ def test_what_is_pinned_is_in_the_ranges_that_are_declared() -> None:
 
 def test_all_that_the_server_stands_on_is_pinned_and_nothing_else() -> None:
     # The file is for all systems; what it has for others cannot be compared here.
-    here = {name for name, pin in pins("constraints.txt").items() if pin.applies}
-    assert here == needed(direct()), "make constraints"
+    here = {name: pin.version for name, pin in pins("constraints.txt").items() if pin.applies}
+    there = needed(direct())
+    other = [name for name in here.keys() & there if importlib.metadata.version(name) != here[name]]
+    if other:  # what has been released since may bring along what those do not
+        pytest.skip(f"Other releases are installed than those that are pinned, of {', '.join(other)}.")
+    assert here.keys() == there, "make constraints"
 
 
 def test_what_builds_the_image_is_pinned() -> None:

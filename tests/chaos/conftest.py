@@ -47,6 +47,14 @@ def buggy(service: Make, bug: str | None) -> Make:
 
 
 @pytest.fixture
+def here(bug: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process has the bug, as long as the test takes."""
+    monkeypatch.setattr(plants, "_replace", monkeypatch.setattr)
+    if bug is not None:
+        plants.PLANTS[bug]()
+
+
+@pytest.fixture
 def store(valkey: MakeStore) -> Valkey:
     """A store that is no server's own."""
     return valkey().start()

@@ -25,7 +25,7 @@ SECONDS = float(os.environ.get("CHAOS_SECONDS", "2"))
 #: Whether there is time for what CI has none for.
 LONG = SECONDS >= 10
 #: How many people there are if a test does not say.
-USERS = 10 if LONG else 3
+USERS = 10 if LONG else 2
 SEED = int(os.environ.get("CHAOS_SEED") or secrets.randbits(32))
 #: A bug that is planted is looked for during so many seconds, and what is missing then is waited for so long.
 CONTROL = 2.0

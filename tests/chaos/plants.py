@@ -7,22 +7,34 @@ runs twistd with the other arguments.
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 import secrets
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import msgspec
+
 from chatsvc import bloblayout, blobs, disk, valkey
+from chatsvc.chat import hub, messages
+from chatsvc.chat.calls import Call
 from chatsvc.chat.guard import Guard
 from chatsvc.chat.hub import Hub
 from chatsvc.chat.session import Session
 from chatsvc.passwords import ANYBODY, Passwords, Turn
 from chatsvc.store import append, keys, mail, two_step
+from chatsvc.store.files import FileEntry, Files
 from chatsvc.store.protocol import Packed
+from chatsvc.store.replicas import ReplicatedLink
 from chatsvc.store.script import Script
-from chatsvc.tasks import pause, spawn
+from chatsvc.tasks import gather, pause, spawn
 from chatsvc.wire.errors import Refusal
+from chatsvc.wire.schema import Message
 from tests import launch
+from tests.fuzz.planted import logs_what_is_said
 
 PLANTS: dict[str, Callable[[], None]] = {}
 #: Seconds for which a message that was answered OK too early is not stored.
@@ -174,7 +186,7 @@ def _cursor_ahead() -> None:
 @plant("two-writers")
 def _two_writers() -> None:
     """A store is started beside the one that a killed server has left."""
-    valkey._try_lock = lambda lock: True
+    _replace(valkey, "_try_lock", lambda lock: True)
 
 
 @plant("late-file")
@@ -206,7 +218,7 @@ def _unwatched_disks() -> None:
 @plant("foreign-temporaries")
 def _foreign_temporaries() -> None:
     """A node that starts removes what the others are being sent."""
-    bloblayout.LEFTOVER_AGE = -1.0
+    _replace(bloblayout, "LEFTOVER_AGE", -1.0)
 
 
 @plant("quick-nobody")
@@ -232,7 +244,146 @@ def _one_line() -> None:
     _replace(Guard, "turn", lambda self, session: ANYBODY)
 
 
-def _replace(owner: type, name: str, bug: Callable[..., Any]) -> None:
+@plant("unconfirmed")
+def _unconfirmed() -> None:
+    """Replicas are not asked whether they have what was written."""
+
+    async def confirm(self: ReplicatedLink, *args: object) -> None:
+        """All is well."""
+
+    _replace(ReplicatedLink, "_confirm", confirm)
+
+
+@plant("silent-store")
+def _silent_store() -> None:
+    """That the end of the store's file is missing is kept back."""
+    original = valkey._Child._printed
+
+    def printed(self: valkey._Child, fd: int, raw: bytes) -> None:
+        if b"Truncating the AOF" not in raw:
+            original(self, fd, raw)
+
+    _replace(valkey._Child, "_printed", printed)
+
+
+@plant("endless-buffer")
+def _endless_buffer() -> None:
+    """All that a peer does not read waits for it in memory."""
+    original = Hub.__init__
+
+    def made(self: Hub, *args: Any) -> None:
+        original(self, *args)
+        self.limits = msgspec.structs.replace(self.limits, send_buffer=1 << 40)
+
+    _replace(Hub, "__init__", made)
+
+
+@plant("never-full")
+def _never_full() -> None:
+    """What is said of full disks is not heeded."""
+    for name in ("files", "store"):
+        _replace(disk.Full, name, property(lambda self: False, lambda self, full: None))
+
+
+@plant("all-at-once")
+def _all_at_once() -> None:
+    """Of all who go in one turn, it is noted in one turn."""
+    _replace(hub, "LOOKS", sys.maxsize)
+
+
+@plant("noted-too-late")
+def _noted_too_late() -> None:
+    """That somebody is offline is noted, though that one is back."""
+
+    async def note(self: Hub) -> None:
+        self._noting = True
+        while self._leaving:
+            some, self._leaving = self._leaving, {}
+            await gather(self._note_offline(*one) for one in some.items())
+        self._noting = False
+
+    _replace(Hub, "_go_offline", note)
+
+
+@plant("anybodys-message")
+def _anybodys_message() -> None:
+    """The file of a message is given to who knows the message's name."""
+    _for_anybody("of_message")
+
+
+@plant("anybodys-hash")
+def _anybodys_hash() -> None:
+    """A file is given to who knows its MD5."""
+    _for_anybody("by_md5")
+
+
+def _for_anybody(name: str) -> None:
+    original = getattr(Files, name)
+
+    async def found(self: Files, user_id: int, what: str) -> FileEntry | None:
+        for each in range(user_id, 0, -1):
+            entry: FileEntry | None = await original(self, each, what)
+            if entry is not None:
+                return entry
+        return None
+
+    _replace(Files, name, found)
+
+
+@plant("any-sender")
+def _any_sender() -> None:
+    """A message may name anybody as its sender."""
+    original = messages._check_message
+
+    def check(call: Call, message: Message) -> None:
+        claimed, message.userid = message.userid, call.user_id
+        original(call, message)
+        message.userid = claimed
+
+    _replace(messages, "_check_message", check)
+
+
+@plant("any-md5")
+def _any_md5() -> None:
+    """Anything is taken for an MD5."""
+    _replace(messages, "MD5", re.compile(".*", re.DOTALL))
+
+
+@plant("followed-links")
+def _followed_links() -> None:
+    """A link among the files leads where it points."""
+
+    def follow(self: bloblayout.Layout, path: Path) -> int:
+        return os.open(path, os.O_RDONLY)
+
+    _replace(bloblayout.Layout, "open", follow)
+
+
+@plant("named-by-md5")
+def _named_by_md5() -> None:
+    """Files have their MD5 as their names, twice, as those are longer."""
+    original = blobs.Upload._finish
+
+    def finish(self: Any) -> blobs.StoredBlob:
+        name = self.md5 * 2
+        self._sha256 = SimpleNamespace(hexdigest=lambda: name)
+        return original(self)
+
+    _replace(blobs.Upload, "_finish", finish)
+
+
+@plant("newest-twin")
+def _newest_twin() -> None:
+    """Of two files with one MD5, the newer one is found by it."""
+    _replace(
+        append, "_APPEND", _changed(append._APPEND, ("(known and known ~= file) and '' or file", "file"))
+    )
+
+
+plant("logged-bodies")(logs_what_is_said)
+
+
+def _replace(owner: object, name: str, bug: Any) -> None:
     assert hasattr(owner, name)
     setattr(owner, name, bug)
 
