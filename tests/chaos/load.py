@@ -145,7 +145,9 @@ class Load:
         self.talking = False
         self.wait_for(lambda: all(device.is_quiet.is_set() for device in self.devices), "all is answered")
         read = [self._mailboxes(node) for node in self.nodes]
-        assert all(mailboxes == read[0] for mailboxes in read)
+        if any(mailboxes != read[0] for mailboxes in read):
+            self.tally.violations += 1
+            raise Violated(["a mailbox changed after all was answered, or differs from node to node"])
         names = {user: [one["md5encoded"] for one in found] for user, found in read[0].items()}
         end = time.monotonic() + (CONTROL if self.tally.bug else 2 * DEADLINE)
         while time.monotonic() < end and not self.failures and any(map(self._lacks(names), self.devices)):

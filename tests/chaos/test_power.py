@@ -65,7 +65,8 @@ def test_the_power_fails(
             wait_for(lambda: trace.read_text().endswith("+++ killed by SIGKILL +++\n"), "the trace is whole")
             [file] = (store.directory / "appendonlydir").glob("*.incr.aof")
             synced, written = synced_of(trace.read_text().splitlines(), size)
-            assert written == file.stat().st_size
+            # The last write may have been made, though nobody was left to be told.
+            assert written <= file.stat().st_size
             # What was not synced may be on the disk in part.
             size = synced if bug or load.random.random() < 0.5 else load.random.randint(synced, written)
             with file.open("r+b") as left:

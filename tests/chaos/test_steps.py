@@ -23,7 +23,7 @@ pytestmark = pytest.mark.chaos
 #: Where it dies if there is no time for all places.
 SOME = 5, 11
 #: As many steps there are at least, from a message's arrival to its answer.
-LEAST = 12
+LEAST = 8
 
 
 @control("one-mailbox")

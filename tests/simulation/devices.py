@@ -5,7 +5,7 @@ What else it does is in ``habits``; what must hold of what it gets is its judge'
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from random import Random
 from typing import Any, Protocol
 
@@ -117,7 +117,7 @@ class Device:
         if node is None:
             return
         self._node = node
-        self.client = self._connect(node, self._pushed, self._part)
+        self.client = self._connect(node, main=True)
         self._start_over()
         self._look_whether_it_is_explicit()
         self._here.clear()
@@ -126,11 +126,15 @@ class Device:
             await self._pause(0.05, 0.7)
             await self._act()
 
-    def _connect(
-        self, node: SimNode, on_push: Callable[[Message], None], on_part: Callable[[Any], None]
-    ) -> Client:
+    def _connect(self, node: SimNode, *, main: bool) -> Client:
+        """A connection; only on a `main` one are pushes and parts of answers listened to."""
         self._note(f"connects to node {node.number}")
-        client = Client(self._dialect, self._is_known, on_push, on_part)
+        client = Client(
+            self._dialect,
+            self._is_known,
+            (lambda message: self._pushed(client, message)) if main else (lambda message: None),
+            self._part if main else (lambda body: None),
+        )
         client.wire = node.connect(client)
         return client
 
@@ -185,17 +189,17 @@ class Device:
         """As a new device, all that its user's mailbox holds."""
         node = self._world.node()
         assert node is not None
-        self.client = self._connect(node, self._pushed, self._part)
+        self.client = self._connect(node, main=True)
         await self._enter()
         return self._here
 
     # What comes.
 
-    def _pushed(self, message: Message) -> None:
+    def _pushed(self, client: Client, message: Message) -> None:
         self._world.judge.was_pushed(self._id, self.receipts, message)
         if self._logged_out:
             self._world.violation(f"{self} was pushed something after it had logged out")
-        if self._fetched:
+        if self._fetched and client is self.client:  # what comes late on a connection that was left is lost
             self._get(message)
 
     def _part(self, body: Any) -> None:

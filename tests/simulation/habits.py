@@ -211,7 +211,7 @@ class BusyDevice(Device):
         node = self._world.node()
         if node is None or self._token is None:
             return
-        client = self._connect(node, lambda message: None, lambda body: None)
+        client = self._connect(node, main=False)
         try:
             await client.ask("STATE", None, self._token)
             await self._pause(0.0, 1.0)
@@ -253,7 +253,7 @@ class BusyDevice(Device):
     async def _come_back(self) -> None:
         node = self._world.node()
         assert node is not None
-        self.client = self._connect(node, lambda message: None, lambda body: None)
+        self.client = self._connect(node, main=False)
         answer = await self._ask("FETCHMSG")
         left = answer.body["messages"] if answer.ok else answer.info
         if left:
