@@ -32,7 +32,7 @@ USERS, DEVICES, CONNECTIONS = 3, 5, 2
 
 EXAMPLES = os.environ.get("CHATSVC_MODEL_EXAMPLES")
 PROFILE = settings(
-    max_examples=int(EXAMPLES or 36),
+    max_examples=int(EXAMPLES or 24),
     derandomize=EXAMPLES is None,
     stateful_step_count=50 if EXAMPLES else 40,
     deadline=None,

@@ -14,7 +14,7 @@ import pytest
 from chatsvc.store import keys
 from chatsvc.store.cluster import slot_of
 from tests.chaos.control import control
-from tests.chaos.load import Load
+from tests.chaos.load import LONG, Load
 from tests.chaos.pair import Make, share
 from tests.cluster import Cluster, ClusterNode, replicates, works
 from tests.service import Service, wait_for
@@ -39,6 +39,9 @@ def nodes(cluster: Cluster, buggy: Make, tmp_path: Path) -> list[Service]:
     return share(tmp_path, buggy, cluster.url, "--replica-acks", "1")
 
 
+@pytest.mark.skipif(
+    not LONG, reason="CI has tests/test_cluster.py, which moves slots, and the next one here."
+)
 @control("deaf")
 def test_the_slots_of_people_who_talk_are_moved(
     nodes: list[Service], cluster: Cluster, people: People

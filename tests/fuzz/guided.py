@@ -25,6 +25,12 @@ _RUNS = re.compile(r"stat::number_of_executed_units:\s*(\d+)")
 
 #: Why it cannot run here; empty if it can.
 UNAVAILABLE = "" if find_spec("atheris") else "atheris is not installed; pip install 'chatsvc[fuzz]'"
+#: Python as a grandchild: the system tells of a child that it has had as much memory as its parent had.
+_APART = (
+    sys.executable,
+    "-c",
+    "import subprocess, sys; sys.exit(subprocess.call([sys.executable, *sys.argv[1:]]))",
+)
 
 
 class Found(AssertionError):  # noqa: N818 - as it says
@@ -46,7 +52,7 @@ def guided(target: str, seconds: int, directory: Path, module: str = "tests.fuzz
     flags = [f"-{name}={value}" for name, value in options.items()]
     places = [str(place) for place in (learnt, CORPUS / target) if place.exists()]
     ended = subprocess.run(
-        [sys.executable, "-m", "tests.fuzz.guided", module, target, *flags, *places],
+        [*_APART, "-m", "tests.fuzz.guided", module, target, *flags, *places],
         cwd=ROOT,
         capture_output=True,
         text=True,

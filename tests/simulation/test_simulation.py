@@ -19,7 +19,7 @@ from tests.simulation.world import World, simulate
 
 START = int(os.environ.get("CHATSVC_SIMULATION_START", "0"))
 #: Runs of one test, and simulated seconds for which things go wrong in each.
-RUNS, DURATION = 30, 3.0
+RUNS, DURATION = 25, 3.0
 #: Those that are found soon; `make simulate` plants all.
 PLANTED = (
     "a-reset-acknowledges",
