@@ -78,9 +78,10 @@ class Gate:
         """Let calls of `name` wait before they do anything; of `name` + " reply", after they did it."""
         self._held[name] = []
 
-    def release(self, name: str) -> None:
+    def release(self, name: str, *, last_first: bool = False) -> None:
         """Let go on what waits, and what comes."""
-        for waiting in self._held.pop(name):
+        held = self._held.pop(name)
+        for waiting in reversed(held) if last_first else held:
             waiting.succeed(None)
 
     async def enter(self, name: str) -> None:

@@ -116,6 +116,17 @@ def test_what_is_published_waits_until_it_is_known_whether_the_end_of_a_binding_
     assert (scene.bob.contents(), other.contents()) == ([], ["one"])
 
 
+def test_an_older_look_that_ends_later_holds_nothing_back(scene: Scene) -> None:
+    scene.store.gate.hold("stay_online")
+    scene.store.channels.stand()
+    scene.store.channels.stand()
+    scene.store.gate.release("stay_online", last_first=True)
+    reads = scene.store.gate.calls["read"]
+    scene.write("one")
+    assert scene.bob.contents() == ["one"]
+    assert scene.store.gate.calls["read"] == reads  # it was pushed as it was published
+
+
 def test_a_device_is_listened_to_as_long_as_it_is_unbound_and_connected(scene: Scene) -> None:
     others = {scene.alice.user, scene.bob.user}
     first = idle(scene)

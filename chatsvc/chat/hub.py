@@ -404,7 +404,7 @@ class Hub:
         for device_id in gone:
             if devices[device_id].user_id == user.id:
                 self.unbound(devices[device_id])
-        user.looked = gaps
+        user.looked = max(user.looked, gaps)
         for session in tuple(user.sessions):
             if session.position is not None and session.position < user.last:
                 session.fall_behind()

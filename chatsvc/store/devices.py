@@ -30,15 +30,8 @@ if redis.call('HSETNX', KEYS[1], 'created', now) == 0 then return 0 end
 redis.call('EXPIRE', KEYS[1], ARGV[2])
 return 1
 """)
-#: The user's side of a binding; ARGV[3] is the password hash that was verified: it must still be the one.
-#: With it go devices whose records must have expired, as they were not used for ARGV[5] s, and, if more than
-#: ARGV[4] are left, those that were not used for longest; gives which.
-_JOIN = Script(
-    """
-if redis.call('HGET', KEYS[1], 'password') ~= ARGV[3] then return false end
-if redis.call('HEXISTS', KEYS[1], 'disabled') == 1 then return false end
-redis.call('SADD', devices, ARGV[2])
-redis.call('ZADD', used, now, ARGV[2])
+#: Ends a binding on the user's side; every node is told. What left is in `gone`.
+_LUA_LEAVE = """
 local gone = {}
 local function leave(device)
   redis.call('SREM', devices, device)
@@ -47,6 +40,17 @@ local function leave(device)
   redis.call('SPUBLISH', KEYS[1], 'r ' .. device)
   gone[#gone + 1] = device
 end
+"""
+#: The user's side of a binding; ARGV[3] is the password hash that was verified: it must still be the one.
+#: With it go devices whose records must have expired, as they were not used for ARGV[5] s, and, if more than
+#: ARGV[4] are left, those that were not used for longest; gives which.
+_JOIN = Script(
+    _LUA_LEAVE
+    + """
+if redis.call('HGET', KEYS[1], 'password') ~= ARGV[3] then return false end
+if redis.call('HEXISTS', KEYS[1], 'disabled') == 1 then return false end
+redis.call('SADD', devices, ARGV[2])
+redis.call('ZADD', used, now, ARGV[2])
 for _, device in ipairs(redis.call('ZRANGEBYSCORE', used, '-inf', now - ARGV[5] * 1000)) do leave(device) end
 local over = redis.call('SCARD', devices) - (tonumber(ARGV[4]) or math.huge)
 if over <= 0 then return gone end
@@ -77,12 +81,7 @@ redis.call('SPUBLISH', KEYS[1], 'b')
 return before
 """)
 _LEAVE = Script(
-    """
-redis.call('SREM', devices, ARGV[2])
-redis.call('ZREM', used, ARGV[2])
-redis.call('ZREM', online, ARGV[2])
-redis.call('SPUBLISH', KEYS[1], 'r ' .. ARGV[2])
-""",
+    _LUA_LEAVE + "leave(ARGV[2])",
     "devices",
     "used",
     "online",
@@ -96,19 +95,13 @@ end
 """)
 #: Sets a password if the old one is still the one that was verified, and unbinds all other devices.
 _NEW_PASSWORD = Script(
-    """
+    _LUA_LEAVE
+    + """
 local current = redis.call('HGET', KEYS[1], 'password')
 if current ~= ARGV[2] and current ~= ARGV[3] then return false end  -- the new one: sent again
 redis.call('HSET', KEYS[1], 'password', ARGV[3])
-local gone = {}
 for _, device in ipairs(redis.call('SMEMBERS', devices)) do
-  if device ~= ARGV[4] then
-    redis.call('SREM', devices, device)
-    redis.call('ZREM', used, device)
-    redis.call('ZREM', online, device)
-    redis.call('SPUBLISH', KEYS[1], 'r ' .. device)
-    gone[#gone + 1] = device
-  end
+  if device ~= ARGV[4] then leave(device) end
 end
 return gone
 """,
