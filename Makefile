@@ -32,8 +32,8 @@ SIDE_BY_SIDE = --numprocesses=$$(( 3 * $$(getconf _NPROCESSORS_ONLN) )) --dist=w
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
-run: .venv/installed ## start a server on port 8080, with a store of its own; more options in ARGS='...'
-	$(BIN)/twistd -n --pidfile= chatsvc --port 8080 $(ARGS)
+run: .venv/installed ## start a server on port 8080, a chat page on 8081, with a store of its own; more options in ARGS='...'
+	$(BIN)/twistd -n --pidfile= chatsvc --port 8080 --web tcp:8081:interface=127.0.0.1 $(ARGS)
 
 test: .venv/installed-dev ## style, types, layers, then all tests
 	$(BIN)/ruff check
