@@ -118,6 +118,8 @@ def test_without_options_everything_has_its_default(monkeypatch: pytest.MonkeyPa
         bcrypt_queue=64,
         workers=1,
         http=None,
+        web=None,
+        web_origin=None,
         config=None,
         limits=Limits(),
     )

@@ -22,19 +22,22 @@ node = NODE
 MIB = 1024 * 1024
 
 
+def _any(value: Any) -> Any:
+    """`value`, of whose type nothing is known."""
+    return value
+
+
 class Tab:
     """A browser's side of one WebSocket."""
 
     def __init__(self, site: Any, node: Node, head: bytes | None = None) -> None:
         self._node = node
         self.channel = site.buildProtocol(IPv4Address("TCP", "192.0.2.1", 50_000))
-        self.socket: Any = StringTransport(  # type: ignore[no-untyped-call]
-            peerAddress=IPv4Address("TCP", "192.0.2.7", 50_000)
-        )
+        peer = IPv4Address("TCP", "192.0.2.7", 50_000)
+        self.socket = _any(StringTransport(peerAddress=peer))  # type: ignore[no-untyped-call]
         self.channel.makeConnection(self.socket)
         self.channel.dataReceived(handshake() if head is None else head)
-        self.head, _, self._rest = bytes(self.socket.value()).partition(b"\r\n\r\n")
-        self.socket.clear()
+        self.head, _, self._rest = self._written().partition(b"\r\n\r\n")
 
     def send(self, data: bytes) -> None:
         """Bytes come from the peer, in pieces as a network makes them."""
@@ -44,9 +47,13 @@ class Tab:
     def got(self) -> list[Frame]:
         """What has come since this was asked last."""
         self._node.clock.advance(0)
-        found, self._rest = frames(self._rest + bytes(self.socket.value()))
-        self.socket.clear()
+        found, self._rest = frames(self._rest + self._written())
         return found
+
+    def _written(self) -> bytes:
+        data: bytes = self.socket.value()
+        self.socket.clear()
+        return data
 
     def lose(self) -> None:
         """The connection is gone."""

@@ -1,3 +1,4 @@
+# ruff: noqa: N802 - most names are those of Twisted's interfaces
 """The byte stream of a client's connection in binary messages of a WebSocket, and one timer for all of those.
 
 What the bytes mean is not known here: they go into the same `Connection` as those of a plain socket.
