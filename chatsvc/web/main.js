@@ -148,7 +148,7 @@ class Page {
       choose: (peer) => this.#open(peer),
       profile: () => showProfile(this.#client),
     });
-    this.#place.replaceChildren(el("div", { class: "columns" }, this.#list.element, nothingChosen()));
+    this.#place.replaceChildren(el("main", { class: "columns" }, this.#list.element, nothingChosen()));
     void this.#refresh();
   }
 
@@ -156,7 +156,7 @@ class Page {
   async #open(peer) {
     this.#chat?.end();
     const chat = new ChatView(this.#client, peer, { back: () => this.#back() });
-    this.#place.querySelector("main")?.replaceWith(chat.element);
+    this.#place.querySelector(".chat")?.replaceWith(chat.element);
     this.#place.firstElementChild?.classList.add("in-chat");
     this.#list?.choose(peer);
     this.#chat = chat;
@@ -197,7 +197,7 @@ class Page {
 }
 
 function nothingChosen() {
-  return el("main", { class: "chat nothing" }, el("div", { class: "logo" }, icon("chat")), el("p", { class: "quiet" }, texts.choose));
+  return el("section", { class: "chat nothing", "aria-label": texts.choose }, el("div", { class: "logo" }, icon("chat")), el("p", { class: "quiet" }, texts.choose));
 }
 
 async function begin() {

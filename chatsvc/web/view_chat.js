@@ -39,7 +39,7 @@ export class ChatView {
     this.#composer = new Composer(client, peer, this.#name, drafts.get(peer) ?? "");
     this.#searchBar = el("div", { class: "search-bar", hidden: true }, this.#query, this.#found);
     this.element = el(
-      "main",
+      "section",
       { class: "chat", "aria-label": texts.conversationWith(this.#name) },
       el(
         "header",
@@ -78,7 +78,7 @@ export class ChatView {
     };
     this.#title.replaceChildren(
       avatar(person, "small"),
-      el("div", {}, el("h2", {}, el("bdi", {}, this.#name)), stranger && el("small", { class: "quiet" }, texts.stranger)),
+      el("div", {}, el("h1", {}, el("bdi", {}, this.#name)), stranger && el("small", { class: "quiet" }, texts.stranger)),
     );
     if (stranger) {
       const label = people.requesting.has(this.peer) ? texts.accept : texts.add;
