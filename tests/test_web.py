@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import http.client
 import os
 import re
 import signal
+import socket
+import ssl
 from collections.abc import Callable, Iterator
 from hashlib import md5
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,8 +17,9 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.testing import StringTransport
 
 from chatsvc.net.web import WebSite, page_files
+from tests.certificates import make_certificates
 from tests.network import NODE, Node
-from tests.raw import Raw, in_base64
+from tests.raw import DEADLINE, Raw, in_base64
 from tests.service import Service, wait_for
 from tests.websocket import WebSocket, handshake
 
@@ -189,23 +192,33 @@ def test_what_is_no_handshake_is_told_what_this_is(
 
 def port_of(server: Service) -> int:
     """Where a server has its page."""
-    found = re.search(r"Chat in a browser: http://127\.0\.0\.1:(\d+)/", server.log())
+    found = re.search(r"Chat in a browser: https?://127\.0\.0\.1:(\d+)/", server.log())
     assert found is not None, server.log()
     return int(found[1])
 
 
-def test_the_stream_of_a_websocket_is_that_of_a_socket(service: Callable[..., Service]) -> None:
-    """Also with workers, after a reload, and with a file larger than any buffer on the way."""
-    server = service("--web", "tcp:0:interface=127.0.0.1", "--workers", "2").start()
-    page = port_of(server)
-    page_answer = http.client.HTTPConnection("127.0.0.1", page, timeout=20)
-    page_answer.request("GET", "/")
-    assert b"<title>" in page_answer.getresponse().read()
-    page_answer.close()
+@pytest.mark.parametrize("kind", ["workers", "tls", "proxy"])
+def test_the_stream_of_a_websocket_is_that_of_a_socket(
+    service: Callable[..., Service], tmp_path: Path, kind: str
+) -> None:
+    """Also after a reload, with a file larger than any buffer on the way, and when the server stops."""
+    authority, own = make_certificates(tmp_path)
+    endpoint = {
+        "workers": ["tcp:0:interface=127.0.0.1", "--workers", "2"],
+        "tls": [f"ssl:0:interface=127.0.0.1:privateKey={own}:certKey={own}"],
+        "proxy": ["haproxy:tcp:0:interface=127.0.0.1"],
+    }[kind]
+    server = service("--web", *endpoint).start()
     os.kill(server.process.pid, signal.SIGHUP)  # type: ignore[union-attr]
     wait_for(lambda: "The reload is done." in server.log(), "it reloads")
-    tab = WebSocket(page, 1 << 16)
-    with Raw(server.address, through=tab) as alice, server.connect() as bob:  # type: ignore[arg-type]
+    plain = socket.create_connection(("127.0.0.1", port_of(server)), timeout=DEADLINE)
+    if kind == "tls":
+        context = ssl.create_default_context(cafile=str(authority))
+        plain = context.wrap_socket(plain, server_hostname="localhost")
+    elif kind == "proxy":
+        plain.sendall(b"PROXY TCP4 203.0.113.7 127.0.0.1 5555 6011\r\n")
+    tab: Any = WebSocket(plain, 1 << 16)
+    with Raw(server.address, through=tab) as alice, server.connect() as bob:
         alice.register("alice")
         bob.register("bob")
         assert alice.user is not None
@@ -221,6 +234,19 @@ def test_the_stream_of_a_websocket_is_that_of_a_socket(service: Callable[..., Se
         contents = [alice.push()["content"] for _ in range(200)]
         assert contents == [in_base64(str(number)) for number in range(200)]
         assert server.stop() in (0, -signal.SIGTERM)
-        with pytest.raises(OSError, match=r"reset|closed"):
+        with pytest.raises(OSError, match=r"reset|closed|EOF"):
             alice.answer()
+    assert "Traceback" not in server.log(), server.log()
+
+
+def test_a_violation_over_tls_ends_in_order(service: Callable[..., Service], tmp_path: Path) -> None:
+    authority, own = make_certificates(tmp_path)
+    server = service("--web", f"ssl:0:interface=127.0.0.1:privateKey={own}:certKey={own}").start()
+    plain = socket.create_connection(("127.0.0.1", port_of(server)), timeout=DEADLINE)
+    context = ssl.create_default_context(cafile=str(authority))
+    tab: Any = WebSocket(context.wrap_socket(plain, server_hostname="localhost"))
+    with Raw(server.address, through=tab) as alice:
+        tab.sendall(b"\xff" * 12)
+        assert alice.receive().response == "UNKNOWN"
+        assert alice.closed()
     assert "Traceback" not in server.log(), server.log()

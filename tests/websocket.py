@@ -7,8 +7,6 @@ import socket
 import struct
 from typing import Any, NamedTuple
 
-from tests.raw import DEADLINE
-
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 CONTINUATION = 0
 
@@ -75,13 +73,14 @@ def frames(data: bytes) -> tuple[list[Frame], bytes]:
 class WebSocket:
     """A blocking socket whose bytes travel in messages: `tests.raw.Raw` takes it for its own."""
 
-    def __init__(self, port: int, size: int = 1 << 20) -> None:
-        """`size` is that of the largest message that is sent."""
+    def __init__(self, through: socket.socket, size: int = 1 << 20) -> None:
+        """`through` is connected; `size` is that of the largest message that is sent."""
         self._size = size
-        self._socket = socket.create_connection(("127.0.0.1", port), timeout=DEADLINE)
+        self._socket = through
         self._got = b""
         self._stream = b""
-        self._socket.sendall(handshake(f"127.0.0.1:{port}"))
+        self._closed = False
+        self._socket.sendall(handshake())
         while b"\r\n\r\n" not in self._got:
             part = self._socket.recv(1 << 16)
             assert part, self._got
@@ -100,14 +99,13 @@ class WebSocket:
 
     def recv(self, size: int) -> bytes:
         """Some bytes of the stream; none at its end."""
-        while not self._stream:
+        while not self._stream and not self._closed:
             part = self._socket.recv(1 << 20)
             if not part:
                 return b""
             found, self._got = frames(self._got + part)
             for frame in found:
-                if frame.kind == CLOSE:
-                    return b""
+                self._closed = self._closed or frame.kind == CLOSE
                 if frame.kind == BINARY:
                     self._stream += frame.data
         data, self._stream = self._stream[:size], self._stream[size:]

@@ -137,7 +137,7 @@ class Adapter:
             self._wire.dataReceived(data)
         if self._socket.disconnecting and not self._closing:  # the peer has closed, and was answered
             self._closing = True
-            self._socket.unregisterProducer()  # TLS would wait for it before it closes
+            self.unregisterProducer()  # TLS would wait for it before it closes
 
     def _received(self, part: bytes | bytearray) -> None:
         if not self._closing:
@@ -188,8 +188,9 @@ class Adapter:
 
     def unregisterProducer(self) -> None:
         """Nobody hears that any more."""
-        self._has_producer = self._full = False
-        self._socket.unregisterProducer()
+        if self._has_producer:
+            self._has_producer = self._full = False
+            self._socket.unregisterProducer()
         if self._ends:
             self._close(_NORMAL, "")
 

@@ -20,11 +20,18 @@ export class Bubble {
     this.#client = client;
     this.message = message;
     const own = message.userid === message.owner;
-    const time = el("time", { datetime: new Date(message.timestamp).toISOString() }, texts.clock(message.timestamp));
+    const time = el(
+      "time",
+      { datetime: new Date(message.timestamp).toISOString() },
+      texts.clock(message.timestamp),
+    );
     const author = personName(client.people.get(message.userid)?.username ?? "");
     this.element = el(
       "article",
-      { class: `bubble ${own ? "own" : "other"} ${message.contenttype}`, "aria-label": `${author}, ${texts.clock(message.timestamp)}` },
+      {
+        class: `bubble ${own ? "own" : "other"} ${message.contenttype}`,
+        "aria-label": `${author}, ${texts.clock(message.timestamp)}`,
+      },
       this.#content(author),
       this.#transfer,
       el("footer", {}, time, own && this.#state),
@@ -44,8 +51,16 @@ export class Bubble {
     if (state === "failed") {
       this.#trouble.append(
         el("p", {}, texts.failed(message.why ?? "")),
-        el("button", { type: "button", class: "small", onclick: () => this.#client.outbox.retry(this.message) }, texts.retry),
-        el("button", { type: "button", class: "small", onclick: () => this.#client.outbox.remove(this.message) }, texts.remove),
+        el(
+          "button",
+          { type: "button", class: "small", onclick: () => this.#client.outbox.retry(this.message) },
+          texts.retry,
+        ),
+        el(
+          "button",
+          { type: "button", class: "small", onclick: () => this.#client.outbox.remove(this.message) },
+          texts.remove,
+        ),
       );
     }
     this.progress();
@@ -58,7 +73,12 @@ export class Bubble {
     const transfer = this.#client.outbox.transfers.get(seq);
     const name = fileName(this.message.content);
     if (!transfer) {
-      const download = el("button", { type: "button", class: "small", onclick: () => this.#download() }, texts.download, hidden(` ${name}`));
+      const download = el(
+        "button",
+        { type: "button", class: "small", onclick: () => this.#download() },
+        texts.download,
+        hidden(` ${name}`),
+      );
       this.#transfer.replaceChildren(...(this.message.state === "stored" ? [download] : []));
       return;
     }
@@ -87,7 +107,12 @@ export class Bubble {
     const { contenttype, content, size } = this.message;
     if (contenttype === "file") {
       const name = el("bdi", { class: "file-name" }, fileName(content));
-      return el("div", { class: "file" }, icon("file"), el("span", {}, name, size !== undefined && el("small", {}, texts.size(size))));
+      return el(
+        "div",
+        { class: "file" },
+        icon("file"),
+        el("span", {}, name, size !== undefined && el("small", {}, texts.size(size))),
+      );
     }
     if (contenttype === "image") return this.#picture(author, content);
     const big = ONLY_EMOJI.test(content) ? "text jumbo" : "text";
@@ -101,7 +126,11 @@ export class Bubble {
     const alt = texts.pictureFrom(author);
     const image = el("img", { src: url, alt, draggable: "false" });
     image.onerror = () => image.replaceWith(texts.pictureBroken);
-    return el("button", { type: "button", class: "picture", title: texts.enlarge, onclick: () => enlarge(url, alt) }, image);
+    return el(
+      "button",
+      { type: "button", class: "picture", title: texts.enlarge, onclick: () => enlarge(url, alt) },
+      image,
+    );
   }
 
   async #download() {
@@ -109,7 +138,7 @@ export class Bubble {
     this.element.querySelector(".note")?.remove();
     try {
       const blob = await this.#client.outbox.download(this.message);
-      const url = URL.createObjectURL(blob);
+      const url = URL.createObjectURL(new Blob([blob], { type: "application/octet-stream" }));
       el("a", { href: url, download: fileName(this.message.content) }).click();
       setTimeout(() => URL.revokeObjectURL(url), 60_000);
     } catch (error) {

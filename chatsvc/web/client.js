@@ -89,7 +89,8 @@ export class Client extends EventTarget {
     try {
       return await link.ask(kind, body);
     } catch (error) {
-      if (error instanceof Refused && error.message === NOT_LOGGED_IN && link === this.link) await this.#ended();
+      if (error instanceof Refused && error.message === NOT_LOGGED_IN && link === this.link)
+        await this.#ended();
       throw error;
     }
   }

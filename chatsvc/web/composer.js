@@ -18,7 +18,13 @@ export class Composer {
   #peer;
   #input;
   #status = el("p", { class: "composer-status", role: "alert" });
-  #files = el("input", { type: "file", multiple: true, class: "visually-hidden", tabindex: "-1", "aria-label": texts.attach });
+  #files = el("input", {
+    type: "file",
+    multiple: true,
+    class: "visually-hidden",
+    tabindex: "-1",
+    "aria-label": texts.attach,
+  });
   #emoji;
 
   /** @param {import("./client.js").Client} client @param {number} peer @param {string} name @param {string} draft */
@@ -26,9 +32,20 @@ export class Composer {
     this.#outbox = client.outbox;
     this.#peer = peer;
     const label = texts.typeHere(name);
-    this.#input = el("textarea", { rows: 1, dir: "auto", maxlength: LONGEST, placeholder: label, "aria-label": label, enterkeyhint: "send" });
+    this.#input = el("textarea", {
+      rows: 1,
+      dir: "auto",
+      maxlength: LONGEST,
+      placeholder: label,
+      "aria-label": label,
+      enterkeyhint: "send",
+    });
     this.#input.value = draft;
-    this.#emoji = el("div", { class: "emoji", popover: "auto", id: "emoji" }, ...EMOJI.map((one) => this.#emojiButton(one)));
+    this.#emoji = el(
+      "div",
+      { class: "emoji", popover: "auto", id: "emoji" },
+      ...EMOJI.map((one) => this.#emojiButton(one)),
+    );
     this.#files.onchange = () => {
       void this.attach([...(this.#files.files ?? [])]);
       this.#files.value = "";

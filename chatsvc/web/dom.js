@@ -24,7 +24,8 @@ const SVG = "http://www.w3.org/2000/svg";
 const ICONS = {
   back: "M15 5l-7 7 7 7",
   send: "M5 12h13M12 5l7 7-7 7",
-  attach: "M20 11l-8.5 8.5a5 5 0 0 1-7-7L13 4a3.3 3.3 0 0 1 4.7 4.7L9.2 17.200a1.700 1.700 0 0 1-2.400-2.400L14 7.500",
+  attach:
+    "M20 11l-8.5 8.5a5 5 0 0 1-7-7L13 4a3.3 3.3 0 0 1 4.7 4.7L9.2 17.200a1.700 1.700 0 0 1-2.400-2.400L14 7.500",
   smile: "M12 21a9 9 0 1 0 0-18 9 9 0 0 0 0 18zM8.500 14.500a4 4 0 0 0 7 0M9 9.500h.01M15 9.500h.01",
   search: "M10.500 17a6.500 6.500 0 1 0 0-13 6.500 6.500 0 0 0 0 13zM20 20l-4.800-4.800",
   gear: "M4 7h9M17 7h3M4 17h3M11 17h9M15 9a2 2 0 1 0 0-4 2 2 0 0 0 0 4zM9 19a2 2 0 1 0 0-4 2 2 0 0 0 0 4z",
@@ -51,7 +52,11 @@ export function icon(name) {
 
 /** A button that shows a drawing. @param {keyof typeof ICONS} name @param {string} label @param {Record<string, any>} props */
 export function iconButton(name, label, props) {
-  return el("button", { type: "button", class: "icon-button", "aria-label": label, title: label, ...props }, icon(name));
+  return el(
+    "button",
+    { type: "button", class: "icon-button", "aria-label": label, title: label, ...props },
+    icon(name),
+  );
 }
 
 /** Text that only a screen reader says. @param {string} text */
@@ -65,7 +70,8 @@ export function field(label, input, hint) {
 }
 
 // Only links that a browser opens as pages become links; what stands around them stays text.
-const LINK = /https?:\/\/[^\s<>"'\u200b-\u200f\u2028-\u202e\u2066-\u2069]+[^\s<>"'.,;:!?)\]\u200b-\u200f\u2028-\u202e\u2066-\u2069]/g;
+const LINK =
+  /https?:\/\/[^\s<>"'\u200b-\u200f\u2028-\u202e\u2066-\u2069]+[^\s<>"'.,;:!?)\]\u200b-\u200f\u2028-\u202e\u2066-\u2069]/g;
 
 /** What somebody wrote, with its links. @param {string} text @returns {(Node | string)[]} */
 export function withLinks(text) {

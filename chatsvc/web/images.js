@@ -49,7 +49,14 @@ export async function forMessage(file) {
 export async function forAvatar(file) {
   const bitmap = await createImageBitmap(file);
   const side = Math.min(bitmap.width, bitmap.height);
-  return drawn(bitmap, (bitmap.width - side) / 2, (bitmap.height - side) / 2, side, side, Math.min(1, AVATAR / side));
+  return drawn(
+    bitmap,
+    (bitmap.width - side) / 2,
+    (bitmap.height - side) / 2,
+    side,
+    side,
+    Math.min(1, AVATAR / side),
+  );
 }
 
 async function drawn(bitmap, x, y, width, height, scale) {

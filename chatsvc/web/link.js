@@ -9,6 +9,8 @@ const PATIENCE = 30_000;
 /** Bytes that a connection may hold that are not sent yet, and that are read from a file at a time. */
 const HELD = 512 * 1024;
 const SLICE = 128 * 1024;
+/** Bytes of a file that comes which are kept in memory. */
+const GATHERED = 8 * 1024 * 1024;
 
 /** An ERR of the server; the message is its sentence. */
 export class Refused extends Error {}
@@ -54,7 +56,7 @@ export class Link {
     this.#socket.onmessage = (event) => this.#received(event.data);
     this.#socket.onclose = () => this.#lost();
     /** Resolves when it is open, rejects if it will not be. @type {Promise<void>} */
-    this.opened = new Promise((resolve, reject) => {
+    this.opened = new Promise((/** @type {(value?: undefined) => void} */ resolve, reject) => {
       this.#socket.onopen = () => resolve();
       this.#waiters.push({ kind: "", resolve, reject });
     }).then(() => {
@@ -91,14 +93,18 @@ export class Link {
   async upload(kind, body, file, progress, signal) {
     this.#socket.send(encode(kind, body, this.token, file.size));
     const answer = this.#wait(kind);
-    answer.catch(() => {}); // it is awaited below
+    let over = false; // it may be refused before all of it is sent
+    answer.then(
+      () => (over = true),
+      () => (over = true),
+    );
     let before = 0;
-    for (let at = 0; at < file.size && !this.closed; ) {
+    for (let at = 0; at < file.size && !over;) {
       if (this.#socket.bufferedAmount > HELD) {
         await new Promise((resolve) => setTimeout(resolve, 20));
       } else {
         const part = await file.slice(at, at + SLICE).arrayBuffer();
-        if (this.closed) break;
+        if (over) break;
         this.#socket.send(part);
         at += part.byteLength;
       }
@@ -116,17 +122,25 @@ export class Link {
   /**
    * Ask for a file.
    * @param {string} kind @param {any} body @param {(got: number, size: number) => void} progress
-   * @returns {Promise<{body: any, parts: Uint8Array[]}>}
+   * @returns {Promise<{body: any, file: Blob}>}
    */
   async download(kind, body, progress) {
-    /** @type {Uint8Array[]} */
-    const parts = [];
+    let file = new Blob();
+    /** @type {BlobPart[]} */
+    let parts = [];
     let got = 0;
+    let gathered = 0;
+    const gather = () => {
+      file = new Blob([file, ...parts]);
+      parts = [];
+      gathered = got;
+    };
     const whole = new Promise((resolve) => {
       this.#sink = (part, left) => {
         this.#watch();
-        parts.push(part);
+        parts.push(/** @type {BlobPart} */ (part));
         got += part.length;
+        if (got - gathered >= GATHERED) gather(); // browsers put large blobs on disk
         progress(got, got + left);
         if (!left) resolve(undefined);
       };
@@ -137,7 +151,8 @@ export class Link {
       gone.catch(() => {});
       await Promise.race([whole, gone]);
     }
-    return { body: answer, parts };
+    gather();
+    return { body: answer, file };
   }
 
   close() {

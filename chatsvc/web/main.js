@@ -35,7 +35,9 @@ class Page {
     const scheme = location.protocol === "https:" ? "wss:" : "ws:";
     const tabs = new Tabs((news) => this.#heard(news));
     this.#client = new Client(store, tabs, `${scheme}//${location.host}/ws`);
-    this.#client.addEventListener("change", (event) => this.#changed(/** @type {CustomEvent} */ (event).detail));
+    this.#client.addEventListener("change", (event) =>
+      this.#changed(/** @type {CustomEvent} */ (event).detail),
+    );
     document.addEventListener("visibilitychange", () => this.#read());
     addEventListener("focus", () => this.#read());
     addEventListener("keydown", (event) => this.#key(event));
@@ -87,7 +89,11 @@ class Page {
 
   #notify(message, name) {
     if (!("Notification" in globalThis) || Notification.permission !== "granted") return;
-    const note = new Notification(name, { body: describe(message).slice(0, 200), tag: `chat ${message.peer}`, icon: "/icon.svg" });
+    const note = new Notification(name, {
+      body: describe(message).slice(0, 200),
+      tag: `chat ${message.peer}`,
+      icon: "/icon.svg",
+    });
     note.onclick = () => {
       focus();
       void this.#open(message.peer);
@@ -187,6 +193,7 @@ class Page {
 
   /** @param {KeyboardEvent} event */
   #key(event) {
+    if (event.isComposing || event.defaultPrevented) return;
     if (event.key === "k" && (event.ctrlKey || event.metaKey)) {
       event.preventDefault();
       this.#list?.focusSearch();
@@ -197,7 +204,12 @@ class Page {
 }
 
 function nothingChosen() {
-  return el("section", { class: "chat nothing", "aria-label": texts.choose }, el("div", { class: "logo" }, icon("chat")), el("p", { class: "quiet" }, texts.choose));
+  return el(
+    "section",
+    { class: "chat nothing", "aria-label": texts.choose },
+    el("div", { class: "logo" }, icon("chat")),
+    el("p", { class: "quiet" }, texts.choose),
+  );
 }
 
 async function begin() {
@@ -206,7 +218,9 @@ async function begin() {
     useTheme((await store.get("theme")) ?? "auto");
     await new Page(store).start();
   } catch (error) {
-    document.body.append(el("main", { class: "center" }, el("p", { class: "card", role: "alert" }, texts.noStorage)));
+    document.body.append(
+      el("main", { class: "center" }, el("p", { class: "card", role: "alert" }, texts.noStorage)),
+    );
     throw error;
   }
 }

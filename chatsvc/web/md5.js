@@ -35,11 +35,13 @@ export class Md5 {
   /** The digest as 32 hexadecimal digits; nothing may be added after it. @returns {string} */
   hex() {
     const bits = BigInt(this.#length) * 8n;
-    const end = new Uint8Array(((this.#held < 56 ? 56 : 120) - this.#held) + 8);
+    const end = new Uint8Array((this.#held < 56 ? 56 : 120) - this.#held + 8);
     end[0] = 0x80;
     new DataView(end.buffer).setBigUint64(end.length - 8, bits, true);
     this.update(end);
-    return Array.from(new Uint8Array(this.#state.buffer), (byte) => byte.toString(16).padStart(2, "0")).join("");
+    return Array.from(new Uint8Array(this.#state.buffer), (byte) => byte.toString(16).padStart(2, "0")).join(
+      "",
+    );
   }
 
   #block(data, at) {

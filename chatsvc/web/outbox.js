@@ -70,7 +70,8 @@ export class Outbox {
     const { store, tabs, me } = this.#client;
     if (!me) return;
     const waiting = [...this.#waiting.values()];
-    if (tabs.leads) waiting.push(...(await store.waiting(me.userid)).filter((one) => !this.#waiting.has(Number(one.seq))));
+    if (tabs.leads)
+      waiting.push(...(await store.waiting(me.userid)).filter((one) => !this.#waiting.has(Number(one.seq))));
     for (const message of waiting) void this.#deliver(message);
   }
 
@@ -84,10 +85,11 @@ export class Outbox {
     transfer.abort.signal.onabort = () => link.close();
     try {
       const body = { msgmd5: message.md5encoded };
-      const { parts, body: told } = await link.download("FETCHFILE", body, (got, size) => this.#moved(message, got, size));
-      const blob = new Blob(/** @type {BlobPart[]} */ (parts), { type: "application/octet-stream" });
-      if ((await md5OfBlob(blob)) !== told.filemd5.toLowerCase()) throw new Error(texts.fileBroken);
-      return blob;
+      const moved = (/** @type {number} */ got, /** @type {number} */ size) =>
+        this.#moved(message, got, size);
+      const { file, body: told } = await link.download("FETCHFILE", body, moved);
+      if ((await md5OfBlob(file)) !== told.filemd5.toLowerCase()) throw new Error(texts.fileBroken);
+      return file;
     } catch (error) {
       throw transfer.abort.signal.aborted ? new DOMException(texts.cancelled, "AbortError") : error;
     } finally {
@@ -161,7 +163,13 @@ export class Outbox {
       link = await this.#client.dial();
       const on = link;
       abort.signal.onabort = () => on.close();
-      await link.upload("SENDMSG", wire(message), file, (sent) => this.#moved(message, sent, file.size), abort.signal);
+      await link.upload(
+        "SENDMSG",
+        wire(message),
+        file,
+        (sent) => this.#moved(message, sent, file.size),
+        abort.signal,
+      );
     } catch (error) {
       if (abort.signal.aborted) throw new Error(texts.cancelled);
       if (error instanceof DOMException) throw new Error(texts.fileGone); // it was moved, or changed
@@ -177,7 +185,8 @@ export class Outbox {
 
   /** Wait until there is room for one more transfer. */
   async #turn() {
-    if (this.#running++ >= TRANSFERS) await new Promise((resolve) => this.#queue.push(() => resolve(undefined)));
+    if (this.#running++ >= TRANSFERS)
+      await new Promise((resolve) => this.#queue.push(() => resolve(undefined)));
   }
 
   #begin(message) {

@@ -5,7 +5,7 @@ import { person } from "./client.js";
 import { written } from "./forms.js";
 
 /** Milliseconds between two looks at the contacts while the page is seen; nobody pushes a request. */
-const LOOK = 15_000;
+const LOOK = 30_000;
 
 export class People {
   #client;
@@ -89,7 +89,7 @@ export class People {
 
   async #learn(one) {
     const known = this.known.get(one.userid);
-    if (known?.username === one.username && known.avatar === one.avatar) return;
+    if (known && known.username === one.username && known.avatar === one.avatar) return;
     this.known.set(one.userid, one);
     const owner = this.#client.me?.userid;
     if (owner !== undefined) await this.#client.store.keepPerson(owner, one);
@@ -101,4 +101,3 @@ export class People {
     this.requesting = new Set(lists.requesting);
   }
 }
-

@@ -64,7 +64,9 @@ export class Store {
       const db = request.result;
       db.createObjectStore("meta");
       const messages = db.createObjectStore("messages", { keyPath: "seq", autoIncrement: true });
-      messages.createIndex("identity", ["owner", "userid", "targetid", "md5encoded", "timestamp"], { unique: true });
+      messages.createIndex("identity", ["owner", "userid", "targetid", "md5encoded", "timestamp"], {
+        unique: true,
+      });
       messages.createIndex("conversation", ["owner", "peer", "seq"]);
       db.createObjectStore("conversations", { keyPath: ["owner", "peer"] });
       db.createObjectStore("people", { keyPath: ["owner", "userid"] });
@@ -89,7 +91,9 @@ export class Store {
    * @param {Message[]} messages @returns {Promise<Message[]>} those that are new
    */
   async add(messages) {
-    const transaction = this.#db.transaction(["messages", "conversations"], "readwrite", { durability: "strict" });
+    const transaction = this.#db.transaction(["messages", "conversations"], "readwrite", {
+      durability: "strict",
+    });
     const finished = committed(transaction);
     const store = transaction.objectStore("messages");
     const conversations = transaction.objectStore("conversations");
@@ -158,7 +162,9 @@ export class Store {
     const transaction = this.#db.transaction("meta", "readwrite");
     const finished = committed(transaction);
     const meta = transaction.objectStore("meta");
-    const others = ((await done(meta.get(`waiting ${owner}`))) ?? []).filter((/** @type {number} */ one) => one !== seq);
+    const others = ((await done(meta.get(`waiting ${owner}`))) ?? []).filter(
+      (/** @type {number} */ one) => one !== seq,
+    );
     meta.put(waits ? [...others, seq] : others, `waiting ${owner}`);
     await finished;
   }

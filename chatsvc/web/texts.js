@@ -10,7 +10,8 @@ const relative = new Intl.RelativeTimeFormat(language, { numeric: "auto" });
 
 /** Whole days from `date` to today. @param {Date} date */
 function daysAgo(date) {
-  const midnight = (/** @type {Date} */ of) => new Date(of.getFullYear(), of.getMonth(), of.getDate()).getTime();
+  const midnight = (/** @type {Date} */ of) =>
+    new Date(of.getFullYear(), of.getMonth(), of.getDate()).getTime();
   return Math.round((midnight(new Date()) - midnight(date)) / 86_400_000);
 }
 
@@ -115,7 +116,8 @@ export const texts = {
   lost: "The connection to the server was lost.",
   refused: "The server has refused that.",
   notKept: "This browser has no room for what came in",
-  noStorage: "This browser does not let the page keep anything, so it cannot work. Private windows often do that.",
+  noStorage:
+    "This browser does not let the page keep anything, so it cannot work. Private windows often do that.",
   elsewhere: "You were logged out, here or elsewhere.",
 
   // Times and sizes.

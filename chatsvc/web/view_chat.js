@@ -20,8 +20,20 @@ export class ChatView {
   /** @type {Map<number, Bubble>} */
   #bubbles = new Map();
   #list = el("div", { class: "messages", role: "log", "aria-live": "off", tabindex: "0" });
-  #down = iconButton("down", texts.newMessages, { class: "icon-button to-end", hidden: true, onclick: () => this.#toEnd() });
-  #query = el("input", { type: "search", class: "search", "aria-label": texts.searchHere, placeholder: texts.searchHere, dir: "auto", oninput: () => this.#search() });
+  #down = iconButton("down", texts.newMessages, {
+    class: "icon-button to-end",
+    hidden: true,
+    onclick: () => this.#toEnd(),
+  });
+  #query = el("input", {
+    type: "search",
+    class: "search",
+    "aria-label": texts.searchHere,
+    placeholder: texts.searchHere,
+    dir: "auto",
+    oninput: () => this.#search(),
+    onkeydown: (/** @type {KeyboardEvent} */ event) => this.#searchKey(event),
+  });
   #searchBar;
   #found = el("span", { class: "quiet", role: "status" });
   #title = el("div", { class: "chat-title" });
@@ -71,14 +83,20 @@ export class ChatView {
     const { people, me } = this.#client;
     const person = people.get(this.peer);
     if (person && this.peer !== me?.userid) this.#name = personName(person.username);
-    const stranger = this.peer !== me?.userid && !people.contacts.has(this.peer) && !people.pending.has(this.peer);
+    const stranger =
+      this.peer !== me?.userid && !people.contacts.has(this.peer) && !people.pending.has(this.peer);
     const add = async () => {
       await people.add(this.peer).catch(() => {}); // the button stays, to be pressed again
       this.showPerson();
     };
     this.#title.replaceChildren(
       avatar(person, "small"),
-      el("div", {}, el("h1", {}, el("bdi", {}, this.#name)), stranger && el("small", { class: "quiet" }, texts.stranger)),
+      el(
+        "div",
+        {},
+        el("h1", {}, el("bdi", {}, this.#name)),
+        stranger && el("small", { class: "quiet" }, texts.stranger),
+      ),
     );
     if (stranger) {
       const label = people.requesting.has(this.peer) ? texts.accept : texts.add;
@@ -200,6 +218,13 @@ export class ChatView {
     else this.#query.focus();
   }
 
+  /** @param {KeyboardEvent} event */
+  #searchKey(event) {
+    if (event.key !== "Escape") return;
+    event.preventDefault();
+    this.#toggleSearch();
+  }
+
   #search() {
     const words = this.#query.value.trim().toLowerCase();
     let count = 0;
@@ -223,7 +248,8 @@ export class ChatView {
       element.classList.add("dropping");
     });
     element.addEventListener("dragleave", (event) => {
-      if (!element.contains(/** @type {Node | null} */ (event.relatedTarget))) element.classList.remove("dropping");
+      if (!element.contains(/** @type {Node | null} */ (event.relatedTarget)))
+        element.classList.remove("dropping");
     });
     element.addEventListener("drop", (event) => {
       element.classList.remove("dropping");

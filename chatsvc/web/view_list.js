@@ -19,8 +19,15 @@ export class ListView {
   #requests = el("section", { class: "requests", "aria-label": texts.requests });
   #found = el("section", { class: "found", "aria-live": "polite" });
   #search = el("input", {
-    type: "search", class: "search", placeholder: texts.find, "aria-label": texts.find, dir: "auto", maxlength: 256,
-    autocomplete: "off", oninput: () => this.#filter(), onkeydown: (/** @type {KeyboardEvent} */ event) => this.#key(event),
+    type: "search",
+    class: "search",
+    placeholder: texts.find,
+    "aria-label": texts.find,
+    dir: "auto",
+    maxlength: 256,
+    autocomplete: "off",
+    oninput: () => this.#filter(),
+    onkeydown: (/** @type {KeyboardEvent} */ event) => this.#key(event),
   });
   #me = el("button", { type: "button", class: "me", "aria-label": texts.profile, title: texts.profile });
   /** @type {Entry[]} */
@@ -82,11 +89,16 @@ export class ListView {
 
   #render() {
     const wanted = this.#search.value.trim().toLowerCase();
-    const active = document.activeElement instanceof HTMLElement ? document.activeElement.dataset.peer : undefined;
+    const active =
+      document.activeElement instanceof HTMLElement ? document.activeElement.dataset.peer : undefined;
     const shown = this.#entries.filter((one) => this.#name(one.peer).toLowerCase().includes(wanted));
     this.#list.replaceChildren(...shown.map((one) => el("li", {}, this.#entry(one))));
-    if (!this.#entries.length && !wanted) this.#list.append(el("li", { class: "quiet nobody" }, texts.nobody));
-    if (active) /** @type {HTMLElement | null} */ (this.#list.querySelector(`[data-peer="${CSS.escape(active)}"]`))?.focus();
+    if (!this.#entries.length && !wanted)
+      this.#list.append(el("li", { class: "quiet nobody" }, texts.nobody));
+    if (active)
+      /** @type {HTMLElement | null} */ (
+        this.#list.querySelector(`[data-peer="${CSS.escape(active)}"]`)
+      )?.focus();
   }
 
   /** @param {Entry} entry */
@@ -105,8 +117,15 @@ export class ListView {
       el(
         "span",
         { class: "entry-side" },
-        last && el("time", { datetime: new Date(last.timestamp).toISOString() }, texts.shortTime(last.timestamp)),
-        unread > 0 && el("span", { class: "badge" }, el("span", { "aria-hidden": "true" }, String(unread)), hidden(texts.unread(unread))),
+        last &&
+          el("time", { datetime: new Date(last.timestamp).toISOString() }, texts.shortTime(last.timestamp)),
+        unread > 0 &&
+          el(
+            "span",
+            { class: "badge" },
+            el("span", { "aria-hidden": "true" }, String(unread)),
+            hidden(texts.unread(unread)),
+          ),
       ),
     );
     this.#mark(button);
@@ -127,7 +146,10 @@ export class ListView {
   #showRequests() {
     const { people } = this.#client;
     const rows = [...people.requesting].map((id) =>
-      this.#row(people.get(id), el("button", { type: "button", class: "primary small", onclick: () => this.#add(id) }, texts.accept)),
+      this.#row(
+        people.get(id),
+        el("button", { type: "button", class: "primary small", onclick: () => this.#add(id) }, texts.accept),
+      ),
     );
     this.#requests.replaceChildren(...(rows.length ? [el("h2", {}, texts.requests), ...rows] : []));
   }
@@ -142,14 +164,19 @@ export class ListView {
   #filter() {
     const name = this.#search.value.trim();
     const known = this.#entries.some((one) => this.#name(one.peer) === name);
-    const find = el("button", { type: "button", class: "find", onclick: () => this.#find(name) }, texts.findPerson(name));
+    const find = el(
+      "button",
+      { type: "button", class: "find", onclick: () => this.#find(name) },
+      texts.findPerson(name),
+    );
     this.#found.replaceChildren(...(name && !known ? [find] : []));
     this.#render();
   }
 
   /** @param {KeyboardEvent} event */
   #key(event) {
-    if (event.key === "Escape") {
+    if (event.key === "Escape" && this.#search.value) {
+      event.preventDefault();
       this.#search.value = "";
       this.#filter();
     } else if (event.key === "Enter" && this.#search.value.trim()) {
@@ -165,9 +192,18 @@ export class ListView {
   async #find(name) {
     try {
       const found = await this.#client.people.search(name);
-      const isContact = this.#client.people.contacts.has(found.userid) || found.userid === this.#client.me?.userid;
-      const add = el("button", { type: "button", class: "primary small", onclick: () => this.#add(found.userid) }, texts.add);
-      const write = el("button", { type: "button", class: "small", onclick: () => this.#open(found.userid) }, texts.message);
+      const isContact =
+        this.#client.people.contacts.has(found.userid) || found.userid === this.#client.me?.userid;
+      const add = el(
+        "button",
+        { type: "button", class: "primary small", onclick: () => this.#add(found.userid) },
+        texts.add,
+      );
+      const write = el(
+        "button",
+        { type: "button", class: "small", onclick: () => this.#open(found.userid) },
+        texts.message,
+      );
       this.#found.replaceChildren(this.#row(found, write, !isContact && add));
     } catch (error) {
       this.#found.replaceChildren(el("p", { class: "quiet" }, /** @type {Error} */ (error).message));

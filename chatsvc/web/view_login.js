@@ -7,7 +7,14 @@ import { texts } from "./texts.js";
 /** @param {import("./client.js").Client} client @param {string} [notice] @returns {HTMLElement} */
 export function loginView(client, notice = "") {
   let registers = false;
-  const name = el("input", { name: "username", autocomplete: "username", required: true, maxlength: 64, dir: "auto", autofocus: true });
+  const name = el("input", {
+    name: "username",
+    autocomplete: "username",
+    required: true,
+    maxlength: 64,
+    dir: "auto",
+    autofocus: true,
+  });
   const password = el("input", { name: "password", type: "password", required: true, maxlength: 1024 });
   const invite = el("input", { name: "invite", autocomplete: "off", maxlength: 256 });
   const inviteField = field(texts.invite, invite, texts.inviteHint);

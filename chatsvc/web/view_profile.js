@@ -24,7 +24,12 @@ export function showProfile(client) {
   }
 
   dialog.append(
-    el("header", {}, el("h2", { id: "profile-title" }, texts.profile), iconButton("close", texts.close, { onclick: () => dialog.close() })),
+    el(
+      "header",
+      {},
+      el("h2", { id: "profile-title" }, texts.profile),
+      iconButton("close", texts.close, { onclick: () => dialog.close() }),
+    ),
     pictureSection(client, attempt),
     nameSection(client, attempt),
     passwordSection(client, attempt),
@@ -34,7 +39,19 @@ export function showProfile(client) {
     el(
       "section",
       { class: "log-out" },
-      el("button", { type: "button", class: "danger", onclick: () => attempt(async () => { await client.logout(); dialog.close(); }, "") }, texts.logOut),
+      el(
+        "button",
+        {
+          type: "button",
+          class: "danger",
+          onclick: () =>
+            attempt(async () => {
+              await client.logout();
+              dialog.close();
+            }, ""),
+        },
+        texts.logOut,
+      ),
       el("small", { class: "quiet" }, texts.logOutHint),
     ),
   );
@@ -46,12 +63,26 @@ export function showProfile(client) {
 function pictureSection(client, attempt) {
   const place = el("div");
   const show = () => place.replaceChildren(avatar(client.me ?? undefined, "large"));
-  const input = el("input", { type: "file", accept: "image/*", class: "visually-hidden", tabindex: "-1", "aria-label": texts.changePicture });
+  const input = el("input", {
+    type: "file",
+    accept: "image/*",
+    class: "visually-hidden",
+    tabindex: "-1",
+    "aria-label": texts.changePicture,
+  });
   input.onchange = () => {
     const [file] = input.files ?? [];
-    if (file) void attempt(async () => { await client.changeProfile({ avatar: await forAvatar(file) }); show(); });
+    if (file)
+      void attempt(async () => {
+        await client.changeProfile({ avatar: await forAvatar(file) });
+        show();
+      });
   };
-  const remove = () => attempt(async () => { await client.changeProfile({ avatar: null }); show(); });
+  const remove = () =>
+    attempt(async () => {
+      await client.changeProfile({ avatar: null });
+      show();
+    });
   show();
   return el(
     "section",
@@ -71,18 +102,31 @@ function nameSection(client, attempt) {
     event.preventDefault();
     void attempt(() => client.changeProfile({ username: name.value.trim() }));
   };
-  return el("form", { onsubmit: save }, field(texts.name, name), el("button", { class: "small" }, texts.changeName));
+  return el(
+    "form",
+    { onsubmit: save },
+    field(texts.name, name),
+    el("button", { class: "small" }, texts.changeName),
+  );
 }
 
 function passwordSection(client, attempt) {
   const old = el("input", { type: "password", required: true, autocomplete: "current-password" });
-  const fresh = el("input", { type: "password", required: true, autocomplete: "new-password", maxlength: 1024 });
+  const fresh = el("input", {
+    type: "password",
+    required: true,
+    autocomplete: "new-password",
+    maxlength: 1024,
+  });
   const form = el(
     "form",
     {
       onsubmit: (/** @type {Event} */ event) => {
         event.preventDefault();
-        void attempt(async () => { await client.changePassword(old.value, fresh.value); form.reset(); }, texts.passwordChanged);
+        void attempt(async () => {
+          await client.changePassword(old.value, fresh.value);
+          form.reset();
+        }, texts.passwordChanged);
       },
     },
     field(texts.oldPassword, old),
@@ -94,7 +138,12 @@ function passwordSection(client, attempt) {
 
 function themeSection(client) {
   const choices = Object.entries(texts.themes).map(([theme, label]) => {
-    const input = el("input", { type: "radio", name: "theme", value: theme, onchange: () => useTheme(theme, client.store) });
+    const input = el("input", {
+      type: "radio",
+      name: "theme",
+      value: theme,
+      onchange: () => useTheme(theme, client.store),
+    });
     input.checked = theme === currentTheme();
     return el("label", {}, input, label);
   });
@@ -104,10 +153,26 @@ function themeSection(client) {
 function notificationSection() {
   const place = el("section", {}, el("h3", {}, texts.notifications));
   const say = el("p", { class: "quiet" });
-  const ask = el("button", { type: "button", class: "small", onclick: async () => { await Notification.requestPermission(); show(); } }, texts.allowNotifications);
+  const ask = el(
+    "button",
+    {
+      type: "button",
+      class: "small",
+      onclick: async () => {
+        await Notification.requestPermission();
+        show();
+      },
+    },
+    texts.allowNotifications,
+  );
   function show() {
     const permission = "Notification" in globalThis ? Notification.permission : "denied";
-    say.textContent = permission === "granted" ? texts.notificationsAllowed : permission === "denied" ? texts.notificationsDenied : "";
+    say.textContent =
+      permission === "granted"
+        ? texts.notificationsAllowed
+        : permission === "denied"
+          ? texts.notificationsDenied
+          : "";
     ask.hidden = permission !== "default";
   }
   show();

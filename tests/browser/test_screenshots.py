@@ -28,10 +28,10 @@ TALK = [
     ("me", "Beautiful. Are we still on for Saturday?"),
 ]
 OTHERS = {
-    "Chloé": "À demain !",
-    "داود": "شكرا جزيلا، إلى اللقاء",
-    "Dr. Okafor": "The results are in the attachment.",
     "Miguel": "\N{THUMBS UP SIGN}",
+    "Dr. Okafor": "The results are in the attachment.",
+    "داود": "شكرا جزيلا، إلى اللقاء",
+    "Chloé": "À demain !",
 }
 VIEWS = {"desktop": (1180, 740), "phone": (390, 780)}
 
@@ -88,7 +88,7 @@ def stage(server: Service, me: Person) -> None:
             other.register(in_base64(name))
             my_id = other.ask("SEARCHUSR", {"username": in_base64("Robin")}).body["userid"]
             ask(other, my_id)
-            other.say(my_id, in_base64(text), timestamp=start - number * 25 * 60 * MINUTE)
+            other.say(my_id, in_base64(text), timestamp=start - (3 - number) * 25 * 60 * MINUTE)
             me.entry(name).wait_for()
     for name in ("Miguel", "Dr. Okafor"):
         me.open(name)
@@ -106,7 +106,7 @@ def stage(server: Service, me: Person) -> None:
                 continue
             kind = "image" if text == "picture" else "plaintext"
             content = in_base64(b64encode(hills()).decode() if text == "picture" else text)
-            anna.say(my_id, content, contenttype=kind, timestamp=start + number * 3 * MINUTE)
+            anna.say(my_id, content, contenttype=kind)
             me.page.get_by_role("article").nth(number).wait_for()
 
 
