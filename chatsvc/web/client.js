@@ -95,9 +95,14 @@ export class Client extends EventTarget {
     }
   }
 
-  /** A connection of its own, for a file: nothing else has to wait for that. @returns {Promise<Link>} */
-  async dial() {
+  /**
+   * A connection of its own, for a file: nothing else has to wait for that.
+   * @param {AbortSignal} signal cuts it @returns {Promise<Link>}
+   */
+  async dial(signal) {
+    signal.throwIfAborted();
     const link = new Link(this.address, this.token);
+    signal.addEventListener("abort", () => link.close(), { once: true });
     await link.opened;
     return link;
   }

@@ -80,10 +80,10 @@ export class Outbox {
    * @param {import("./store.js").Message} message @returns {Promise<Blob>}
    */
   async download(message) {
-    const transfer = this.#begin(message);
-    const link = await this.#client.dial();
-    transfer.abort.signal.onabort = () => link.close();
+    const { abort } = this.#begin(message);
+    let link = null;
     try {
+      link = await this.#client.dial(abort.signal);
       const body = { msgmd5: message.md5encoded };
       const moved = (/** @type {number} */ got, /** @type {number} */ size) =>
         this.#moved(message, got, size);
@@ -91,9 +91,9 @@ export class Outbox {
       if ((await md5OfBlob(file)) !== told.filemd5.toLowerCase()) throw new Error(texts.fileBroken);
       return file;
     } catch (error) {
-      throw transfer.abort.signal.aborted ? new DOMException(texts.cancelled, "AbortError") : error;
+      throw abort.signal.aborted ? new Error(texts.cancelled) : error;
     } finally {
-      link.close();
+      link?.close();
       this.#end(message);
     }
   }
@@ -160,9 +160,7 @@ export class Outbox {
     try {
       await this.#turn();
       message.filemd5 ??= await md5OfBlob(file, abort.signal);
-      link = await this.#client.dial();
-      const on = link;
-      abort.signal.onabort = () => on.close();
+      link = await this.#client.dial(abort.signal);
       await link.upload(
         "SENDMSG",
         wire(message),

@@ -59,7 +59,10 @@ def people(browser: Any) -> Iterator[Callable[..., Person]]:
     assert [person.faults for person in made if person.faults] == []
 
 
-@pytest.fixture
-def person(people: Callable[..., Person], page_server: Service) -> Person:
-    """Somebody who has opened the page."""
-    return people(page_server)
+@pytest.fixture(scope="module")
+def person(browser: Any, page_server: Service) -> Iterator[Person]:
+    """Somebody who has opened the page, and does nothing there."""
+    made = Person(browser, page_of(page_server))
+    yield made
+    made.context.close()
+    assert made.faults == []

@@ -46,7 +46,8 @@ class Person:
         """`settings` are those of a context of Playwright's, as `color_scheme`."""
         self.address = address
         self.faults: list[str] = []
-        self.context = browser.new_context(viewport={"width": width, "height": height}, **settings)
+        size = {"width": width, "height": height}
+        self.context = browser.new_context(viewport=size, reduced_motion="reduce", **settings)
         self.context.set_default_timeout(PATIENCE)
         self.page = self.tab()
 
@@ -125,4 +126,6 @@ class Person:
 
     def wait(self, condition: str) -> None:
         """Return once an expression of JavaScript holds."""
-        self.page.wait_for_function(condition)
+        self.page.wait_for_function(
+            f"() => {condition}"
+        )  # a bare expression would be eval, which is not allowed

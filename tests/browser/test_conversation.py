@@ -64,15 +64,20 @@ def test_a_conversation_over_a_restart(
     address = page_of(server).rpartition(":")[2].strip("/")
     server.kill()
     server.options = ("--web", f"tcp:{address}:interface=127.0.0.1")
-    alice.page.get_by_text("No connection.").wait_for()
-    alice.write(bobs, "Written while nobody listened")
-    assert alice.sees("while nobody").get_attribute("data-state") == "waiting"
+    for person, other in ((alice, bobs), (bob, alices)):
+        person.page.get_by_text("No connection.").wait_for()
+        person.write(other, "Written while nobody listened")
+        assert person.sees("while nobody").get_attribute("data-state") == "waiting"
+    alice.page.close()
     server.start()
-    alice.sees_stored("while nobody")
-    bob.sees("while nobody")
-    bob.write(alices, "I have it")
-    alice.sees("I have it")
-    assert bob.page.get_by_role("article").filter(has_text="while nobody").count() == 1
+    alice.page = alice.tab()  # it has kept what waits
+    alice.open(bobs)
+    for person in (alice, bob):
+        stored = person.page.locator("article[data-state=stored]").filter(has_text="while nobody")
+        stored.nth(1).wait_for()
+        assert stored.count() == 2
+    bob.write(alices, "I have them")
+    alice.sees("I have them")
 
     # Logging out leaves nothing; logging in again brings all of it back from the server.
     alice.page.get_by_role("button", name="Profile").click()
@@ -81,8 +86,8 @@ def test_a_conversation_over_a_restart(
     assert kept(alice) == 0
     alice.log_in(alices)
     alice.open(bobs)
-    alice.sees("I have it")
-    assert alice.page.get_by_role("article").count() == 7
+    alice.sees("I have them")
+    assert alice.page.get_by_role("article").count() == 8
     assert "Traceback" not in server.log(), server.log()
 
 

@@ -56,8 +56,9 @@ def test_a_hostile_user_harms_nobody(
         "https://safe.example/"
     ]
     assert victim.page.get_by_text("A picture that this browser cannot show.").count() == 3
-    heading = victim.page.locator(".chat-title").get_by_role("heading").inner_text()
-    assert heading == enemies.replace(OVERRIDE, "")
+    heading = victim.page.locator(".chat-title").get_by_role("heading")
+    heading.filter(has_text=HTML).wait_for()  # as text
+    assert heading.inner_text() == enemies.replace(OVERRIDE, "")
     saved, data = downloaded(victim, tmp_path)
     assert (saved, data) == ("gpj._b_evil.exe", SVG)
     assert victim.page.evaluate("[window.harmed, document.scripts.length, document.images.length]") == [
