@@ -176,7 +176,7 @@ def test_only_pages_of_the_same_host_and_those_that_are_named_may_chat(
         {"Connection": "close"},
         {"Sec_WebSocket_Version": "8"},
         {"Sec_WebSocket_Key": ""},
-        {"Host": ""},
+        {"Sec_WebSocket_Key": "no key"},
     ],
 )
 def test_what_is_no_handshake_is_told_what_this_is(
@@ -185,6 +185,16 @@ def test_what_is_no_handshake_is_told_what_this_is(
     answer = site.say(handshake(**headers))
     assert (answer.status, answer.headers["upgrade"]) == (426, "websocket")
     assert answer.headers["sec-websocket-version"] == "13"
+
+
+@pytest.mark.parametrize(
+    "headers", [{"X": "\x01"}, {"host": "another.example"}, {"Host": "a" * 100}, {"Host": ""}, {"X": "é"}]
+)
+def test_odd_headers_beside_a_handshake_are_no_fault(
+    site: Site, headers: dict[str, str], no_unhandled_failure: list[Any]
+) -> None:
+    assert site.say(handshake(**headers)).status == 101
+    assert no_unhandled_failure == []
 
 
 # A server that runs.

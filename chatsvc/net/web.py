@@ -7,12 +7,14 @@ What the page does is in ``chatsvc/web/`` (``docs/web.md``); what comes through 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Collection, Mapping
 from http import HTTPStatus
 from importlib import resources
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from twisted.web.http_headers import Headers
 from twisted.web.websocket import WebSocketResource
 
 from chatsvc.net.pages import PageChannel, PageRequest, PageSite, Reply, sentence
@@ -21,6 +23,14 @@ from chatsvc.net.websocket import Sockets
 
 #: Where the WebSocket is.
 SOCKET_PATH = b"/ws"
+#: The headers of a handshake but for its key, of 16 bytes (RFC 6455 section 4.1).
+_UPGRADE = {
+    "host": ["chat"],
+    "connection": ["upgrade"],
+    "upgrade": ["websocket"],
+    "sec-websocket-version": ["13"],
+}
+_KEY = re.compile(r"[A-Za-z0-9+/]{22}==")
 _TYPES = {
     "html": "text/html; charset=utf-8",
     "css": "text/css; charset=utf-8",
@@ -91,13 +101,14 @@ class _Request(PageRequest):
             self._answer(refusal)
             return
         self.channel.leave()
+        # What was checked, and nothing else: wsproto may stumble over the rest, and needs none of it.
+        self.requestHeaders = Headers(
+            {**_UPGRADE, "sec-websocket-key": [str(self.getHeader("sec-websocket-key"))]}
+        )
         site.door.render_GET(self)  # type: ignore[arg-type]  # it needs no more than this request has
 
     def _refusal(self, origins: Collection[str]) -> Reply | None:
-        """Why there is no WebSocket for this request; None if there is.
-
-        What Twisted would refuse is refused here: it logs an error of ours for each.
-        """
+        """Why there is no WebSocket for this request; None if there is."""
         origin, host = self.getHeader("origin"), self.getHeader("host")
         if not self._is_handshake():
             why = "This is for WebSockets, version 13 (RFC 6455)."
@@ -108,16 +119,13 @@ class _Request(PageRequest):
         return None
 
     def _is_handshake(self) -> bool:
-        wanted = {"upgrade": "websocket", "sec-websocket-version": "13"}
-        tokens = (self.getHeader("connection") or "").lower().replace(" ", "").split(",")
-        host = self.getHeader("host")
+        told = {name: str(self.getHeader(name)).lower() for name in _UPGRADE}
         return (
             self.method == b"GET"
-            and all((self.getHeader(name) or "").lower() == value for name, value in wanted.items())
-            and "upgrade" in tokens
-            and self.getHeader("sec-websocket-key") is not None
-            and host is not None
-            and host.isascii()
+            and told["upgrade"] == "websocket"
+            and "upgrade" in told["connection"].replace(" ", "").split(",")
+            and told["sec-websocket-version"] == "13"
+            and _KEY.fullmatch(str(self.getHeader("sec-websocket-key"))) is not None
         )
 
     def _answer(self, reply: Reply) -> None:
