@@ -109,7 +109,7 @@ export class Bubble {
       const name = el("bdi", { class: "file-name" }, fileName(content));
       return el(
         "div",
-        { class: "file" },
+        { class: "attachment" },
         icon("file"),
         el("span", {}, name, size !== undefined && el("small", {}, texts.size(size))),
       );

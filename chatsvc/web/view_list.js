@@ -1,7 +1,7 @@
 // The list: conversations and contacts with what is new, who wants to be a contact, and finding people.
 // Which of them is shown beside it is decided by main.js.
 
-import { el, hidden, iconButton } from "./dom.js";
+import { el, hidden } from "./dom.js";
 import { personName } from "./forms.js";
 import { avatar } from "./images.js";
 import { texts } from "./texts.js";

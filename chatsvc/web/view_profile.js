@@ -2,7 +2,6 @@
 // What each of them does is the client's matter, or the browser's.
 
 import { el, field, iconButton } from "./dom.js";
-import { personName } from "./forms.js";
 import { avatar, forAvatar } from "./images.js";
 import { texts } from "./texts.js";
 import { currentTheme, useTheme } from "./theme.js";
@@ -88,7 +87,6 @@ function pictureSection(client, attempt) {
     "section",
     { class: "picture-section" },
     place,
-    el("div", {}, el("p", {}, el("strong", {}, el("bdi", {}, personName(client.me?.username ?? ""))))),
     input,
     el("button", { type: "button", class: "small", onclick: () => input.click() }, texts.changePicture),
     el("button", { type: "button", class: "small", onclick: remove }, texts.removePicture),
