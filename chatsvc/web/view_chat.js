@@ -118,12 +118,12 @@ export class ChatView {
 
   /** @param {import("./store.js").Message} message */
   update(message) {
-    this.#bubbles.get(Number(message.seq))?.update(message);
+    this.#atTheSamePlace(() => this.#bubbles.get(Number(message.seq))?.update(message));
   }
 
   /** @param {import("./store.js").Message} message */
   progress(message) {
-    this.#bubbles.get(Number(message.seq))?.progress();
+    this.#atTheSamePlace(() => this.#bubbles.get(Number(message.seq))?.progress());
   }
 
   /** @param {import("./store.js").Message} message */
@@ -147,6 +147,13 @@ export class ChatView {
 
   get #atEnd() {
     return this.#list.scrollHeight - this.#list.scrollTop - this.#list.clientHeight < NEAR;
+  }
+
+  /** Change what is shown; who was at the end still is. @param {() => void} change */
+  #atTheSamePlace(change) {
+    const stays = this.#atEnd;
+    change();
+    if (stays) this.#toEnd();
   }
 
   #toEnd() {

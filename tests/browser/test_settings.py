@@ -91,7 +91,7 @@ def test_a_long_conversation_is_read_and_searched(
         assert person.page.get_by_role("article").count() == MANY + 1
 
 
-def test_a_file_is_cancelled_tried_again_and_removed(
+def test_a_file_is_cancelled_tried_again_removed_dropped_and_pasted(
     service: Callable[..., Service], people: Callable[..., Person]
 ) -> None:
     server = service("--web", "tcp:0:interface=127.0.0.1").start()
@@ -113,3 +113,16 @@ def test_a_file_is_cancelled_tried_again_and_removed(
     person.page.get_by_role("button", name="Try again").click()
     person.sees_stored("a.txt")
     assert person.page.get_by_role("article").count() == 1
+    for event, target, holder in (
+        ("DragEvent('drop'", ".chat", "dataTransfer"),
+        ("ClipboardEvent('paste'", "textarea", "clipboardData"),
+    ):
+        person.page.evaluate(
+            f"""() => {{
+                const data = new DataTransfer();
+                data.items.add(new File(["b"], "{holder}.txt"));
+                const event = new {event}, {{ {holder}: data, bubbles: true, cancelable: true }});
+                document.querySelector("{target}").dispatchEvent(event);
+            }}"""
+        )
+        person.sees_stored(f"{holder}.txt")
