@@ -221,14 +221,18 @@ def test_the_stream_of_a_websocket_is_that_of_a_socket(
     server = service("--web", *endpoint).start()
     os.kill(server.process.pid, signal.SIGHUP)  # type: ignore[union-attr]
     wait_for(lambda: "The reload is done." in server.log(), "it reloads")
-    plain = socket.create_connection(("127.0.0.1", port_of(server)), timeout=DEADLINE)
-    if kind == "tls":
-        context = ssl.create_default_context(cafile=str(authority))
-        plain = context.wrap_socket(plain, server_hostname="localhost")
-    elif kind == "proxy":
-        plain.sendall(b"PROXY TCP4 203.0.113.7 127.0.0.1 5555 6011\r\n")
-    tab: Any = WebSocket(plain, 1 << 16)
-    with Raw(server.address, through=tab) as alice, server.connect() as bob:
+
+    def connect() -> Raw:
+        plain = socket.create_connection(("127.0.0.1", port_of(server)), timeout=DEADLINE)
+        if kind == "tls":
+            context = ssl.create_default_context(cafile=str(authority))
+            plain = context.wrap_socket(plain, server_hostname="localhost")
+        elif kind == "proxy":
+            plain.sendall(b"PROXY TCP4 203.0.113.7 127.0.0.1 5555 6011\r\n")
+        tab: Any = WebSocket(plain, 1 << 16)
+        return Raw(server.address, through=tab)
+
+    with connect() as alice, connect() as enemy, server.connect() as bob:
         alice.register("alice")
         bob.register("bob")
         assert alice.user is not None
@@ -243,20 +247,10 @@ def test_the_stream_of_a_websocket_is_that_of_a_socket(
             bob.say(alice.user, in_base64(str(number)))
         contents = [alice.push()["content"] for _ in range(200)]
         assert contents == [in_base64(str(number)) for number in range(200)]
+        enemy.socket.sendall(b"\xff" * 12)
+        assert enemy.receive().response == "UNKNOWN"
+        assert enemy.closed()
         assert server.stop() in (0, -signal.SIGTERM)
         with pytest.raises(OSError, match=r"reset|closed|EOF"):
             alice.answer()
-    assert "Traceback" not in server.log(), server.log()
-
-
-def test_a_violation_over_tls_ends_in_order(service: Callable[..., Service], tmp_path: Path) -> None:
-    authority, own = make_certificates(tmp_path)
-    server = service("--web", f"ssl:0:interface=127.0.0.1:privateKey={own}:certKey={own}").start()
-    plain = socket.create_connection(("127.0.0.1", port_of(server)), timeout=DEADLINE)
-    context = ssl.create_default_context(cafile=str(authority))
-    tab: Any = WebSocket(context.wrap_socket(plain, server_hostname="localhost"))
-    with Raw(server.address, through=tab) as alice:
-        tab.sendall(b"\xff" * 12)
-        assert alice.receive().response == "UNKNOWN"
-        assert alice.closed()
     assert "Traceback" not in server.log(), server.log()

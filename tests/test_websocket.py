@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from typing import Any
+from weakref import ref
 
 import pytest
 from twisted.internet.address import IPv4Address
@@ -207,6 +209,21 @@ def test_a_server_that_stops_resets(tab: Tab, node: Node) -> None:
     for connection in node.server.connections:
         connection.outbox.abort()
     assert tab.is_cut()
+
+
+def test_what_has_ended_is_no_garbage_for_the_collector(site: WebSite, node: Node) -> None:
+    tab = Tab(site, node)
+    tab.send(message(request()))
+    node.answer(0, b"answer")
+    adapter = ref(next(iter(node.server.connections)).transport)
+    gc.disable()
+    try:
+        tab.lose()
+        tab.socket.producer = None  # as a socket that is gone has none
+        del tab
+        assert adapter() is None
+    finally:
+        gc.enable()
 
 
 # The timer.

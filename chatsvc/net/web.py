@@ -106,6 +106,7 @@ class _Request(PageRequest):
             {**_UPGRADE, "sec-websocket-key": [str(self.getHeader("sec-websocket-key"))]}
         )
         site.door.render_GET(self)  # type: ignore[arg-type]  # it needs no more than this request has
+        self.channel.requests.clear()  # the WebSocket may live for days
 
     def _refusal(self, origins: Collection[str]) -> Reply | None:
         """Why there is no WebSocket for this request; None if there is."""

@@ -84,7 +84,7 @@ class Adapter:
 
     def __init__(self, sockets: Sockets, connection: Connection, channel: Any) -> None:
         self._sockets = sockets
-        self._connection = connection
+        self._connection: Any = connection
         self._channel = channel
         self._socket: Any = channel.transport
         self._wire: Any = None
@@ -112,13 +112,15 @@ class Adapter:
         """The answer to the handshake is written: the stream begins."""
         self._channel.dataReceived = self._bytes_received
         self._sockets.opened(self)
-        self._connection.makeConnection(self)  # type: ignore[no-untyped-call]
+        self._connection.makeConnection(self)
 
     def connectionLost(self, reason: Failure) -> None:
         """The socket is gone."""
         self._closing = True
         self._sockets.closed(self)
         self._connection.connectionLost(reason)
+        # Or they would hold each other until the cycle collector comes.
+        self._connection = self._channel = self._wire = None
 
     def pongReceived(self, payload: bytes) -> None:
         """The peer is there; `heard_at` knows it already."""
