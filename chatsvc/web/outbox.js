@@ -8,6 +8,9 @@ import { texts } from "./texts.js";
 
 /** Milliseconds before something is tried again that the server could not do just now. */
 const PAUSE = 2000;
+/** What the server says when it could do it later, and how often that is believed, with longer pauses each time. */
+const NOT_NOW = /try again$|^Too many requests$/;
+const TRIES = 6;
 /** Transfers that run at a time. */
 const TRANSFERS = 2;
 
@@ -20,6 +23,8 @@ export class Outbox {
   #waiting = new Map();
   /** Transfers by the places of their messages. @type {Map<number, {done: number, size: number, abort: AbortController}>} */
   transfers = new Map();
+  /** How often each was refused for the moment. @type {Map<number, number>} */
+  #tries = new Map();
   #running = 0;
   /** @type {(() => void)[]} */
   #queue = [];
@@ -138,16 +143,26 @@ export class Outbox {
       delete message.file;
     } catch (error) {
       if (error instanceof Lost) return; // it is sent again on the next connection
-      if (error instanceof Refused && error.message.endsWith("try again")) {
-        setTimeout(() => this.#client.online && this.#waiting.has(seq) && this.#deliver(message), PAUSE);
+      if (error instanceof Refused && this.#triesAgain(seq, error.message)) {
+        const pause = PAUSE * 2 ** Number(this.#tries.get(seq));
+        setTimeout(() => this.#client.online && this.#waiting.has(seq) && this.#deliver(message), pause);
         return;
       }
       message.state = "failed";
       message.why = /** @type {Error} */ (error).message;
     }
     this.#waiting.delete(seq);
+    this.#tries.delete(seq);
     await this.#client.store.wait(message.owner, seq, false);
     await this.#changed(message);
+  }
+
+  /** Whether what was refused may be accepted soon. @param {number} seq @param {string} why */
+  #triesAgain(seq, why) {
+    if (!NOT_NOW.test(why)) return false;
+    const tries = (this.#tries.get(seq) ?? -1) + 1;
+    this.#tries.set(seq, tries);
+    return tries < TRIES;
   }
 
   /** @param {Outgoing} message */

@@ -100,6 +100,12 @@ class Person:
         self.entry(name).click()
         self.box(name).wait_for()
 
+    def open_notes(self, name: str) -> None:
+        """Show this person's conversation with themselves; `name` is theirs."""
+        self.page.get_by_role("searchbox").first.fill(name)
+        self.page.keyboard.press("Enter")
+        self.page.get_by_role("button", name="Message", exact=True).click()
+
     def box(self, name: str) -> Any:
         """Where one writes to somebody."""
         return self.page.get_by_label(f"Message {name}", exact=True)

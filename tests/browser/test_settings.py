@@ -78,7 +78,8 @@ def test_a_long_conversation_is_read_and_searched(
         while not person.page.get_by_text("This is the beginning").count():
             before = articles.count()
             person.page.keyboard.press("Home")
-            person.wait(f"document.querySelectorAll('article').length > {before}")
+            more = f"document.querySelectorAll('article').length > {before}"
+            person.wait(f"{more} || document.querySelector('.beginning') !== null")
         texts = [article.locator("p").inner_text() for article in (articles.nth(0), articles.nth(MANY - 1))]
         assert texts == ["Number 0.", f"Number {MANY - 1}."]
         writer.say(target, in_base64("At the end"))
@@ -98,17 +99,18 @@ def test_a_file_is_cancelled_tried_again_removed_dropped_and_pasted(
     person = people(server)
     name = unique("sender")
     person.register(name)
-    person.page.get_by_role("searchbox").first.fill(name)
-    person.page.keyboard.press("Enter")
-    person.page.get_by_role("button", name="Message", exact=True).click()
+    person.open_notes(name)
     assert server.process is not None
     server.process.send_signal(signal.SIGSTOP)  # so there is time to cancel
-    for _ in range(2):
+    failed = "document.querySelectorAll('article[data-state=failed]').length"
+    for number in range(2):
         person.attach({"name": "a.txt", "mimeType": "text/plain", "buffer": b"a"})
         person.page.get_by_role("progressbar").wait_for()
         person.page.get_by_role("button", name="Cancel").click()
-        person.page.get_by_text("Not sent. Cancelled.").last.wait_for()
+        person.wait(f"{failed} === {number + 1}")
+    assert person.page.get_by_text("Not sent. Cancelled.").count() == 2
     person.page.get_by_role("button", name="Remove").last.click()
+    person.wait(f"{failed} === 1")
     server.process.send_signal(signal.SIGCONT)
     person.page.get_by_role("button", name="Try again").click()
     person.sees_stored("a.txt")
@@ -126,3 +128,17 @@ def test_a_file_is_cancelled_tried_again_removed_dropped_and_pasted(
             }}"""
         )
         person.sees_stored(f"{holder}.txt")
+
+
+def test_who_writes_too_fast_loses_nothing(
+    service: Callable[..., Service], people: Callable[..., Person]
+) -> None:
+    server = service("--web", "tcp:0:interface=127.0.0.1", "--message-rate", "2,2/s").start()
+    person = people(server)
+    name = unique("sender")
+    person.register(name)
+    person.open_notes(name)
+    for number in range(5):
+        person.write("Notes to yourself", f"Number {number}.")
+    for number in range(5):
+        person.sees_stored(f"Number {number}.")
