@@ -27,13 +27,13 @@ SIDE_BY_SIDE = --numprocesses=$$(( 3 * $$(getconf _NPROCESSORS_ONLN) )) --dist=w
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test types tests coverage chaos simulate fuzz bench audit constraints sbom clean
+.PHONY: help run test types tests coverage chaos simulate fuzz screenshots bench audit constraints sbom clean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
-run: .venv/installed ## start a server on port 8080, with a store of its own; more options in ARGS='...'
-	$(BIN)/twistd -n --pidfile= chatsvc --port 8080 $(ARGS)
+run: .venv/installed ## start a server on port 8080, a chat page on 8081, with a store of its own; more options in ARGS='...'
+	$(BIN)/twistd -n --pidfile= chatsvc --port 8080 --web tcp:8081:interface=127.0.0.1 $(ARGS)
 
 test: .venv/installed-dev ## style, types, layers, then all tests
 	$(BIN)/ruff check
@@ -61,6 +61,9 @@ simulate: .venv/installed-dev ## SEEDS=10000 runs with faults in memory, planted
 
 fuzz: .venv/installed-dev ## hostile bytes and peers: FUZZ_SECONDS=60 of each kind, then a few minutes of attacks
 	$(BIN)/python -m tests.fuzz all --seconds $(FUZZ_SECONDS) $(ARGS)
+
+screenshots: .venv/installed-dev ## pictures of the chat page, into docs/images
+	SCREENSHOTS=docs/images $(BIN)/pytest tests/browser/test_screenshots.py $(ARGS)
 
 bench: .venv/installed-bench ## what a message costs, beside bounds measured with it; parts in ARGS='--only pairs,idle'
 	$(BIN)/python -m bench run $(ARGS)

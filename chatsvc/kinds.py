@@ -22,6 +22,7 @@ _WHOLE = re.compile(r"[0-9]{1,15}")
 _RATE = re.compile(r"([0-9]{1,9}),([0-9]{1,9})/(s|min|h|day)")
 _PERIODS = {"s": 1, "min": 60, "h": 3600, "day": DAY}
 _SECONDS = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?")
+_ORIGIN = re.compile(r"https?://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?", re.IGNORECASE)
 _PORT_OF_ENDPOINT = re.compile(r"(?:tcp6?|ssl):(?:port=)?(-?[0-9]+)(?::|$)")
 
 
@@ -143,6 +144,10 @@ def read_endpoint(text: str) -> str:
     except Exception as error:  # the parsers of endpoints are plugins and raise what they like
         raise ValueError(f"Twisted says: {type(error).__name__}: {error}") from error
     return text
+
+
+def read_origin(text: str) -> str:
+    return _matched(_ORIGIN, text)[0].lower()
 
 
 def read_path(text: str) -> Path:

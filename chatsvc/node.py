@@ -22,6 +22,7 @@ from chatsvc.disk import Disk, Watch
 from chatsvc.net.listening import Listener
 from chatsvc.net.metrics import NodeMonitor
 from chatsvc.net.server import Server
+from chatsvc.net.web import WebSite
 from chatsvc.parts import CannotStart, Parts
 from chatsvc.passwords import Passwords
 from chatsvc.settings import Settings
@@ -44,7 +45,8 @@ STORE_WAIT = 10.0
 class Node:
     """What serves clients in this process (``docs/architecture.md``).
 
-    `url` is its store, `listeners` are where it accepts. `worker` is its number among several on them.
+    `url` is its store, `listeners` are where it accepts, in the order of
+    `Settings.endpoints`. `worker` is its number among several on them.
     """
 
     def __init__(
@@ -102,8 +104,14 @@ class Node:
         server = Server(hub, room)
         server.start()
         parts.add(server.stop)
-        for listener in self._listeners:
-            await listener.open(server)
+        factories: list[Any] = [server] * len(settings.listen)
+        if settings.web is not None:
+            site = WebSite(server, reactor, settings.web_origin or ())
+            site.start()
+            parts.add(site.stop)
+            factories.append(site)
+        for listener, factory in zip(self._listeners, factories, strict=True):
+            await listener.open(factory)
             parts.add(listener.close)
         server.doors.control(self._accept)
         if (most := settings.limits.connections) is not None and room < most and not self._worker:

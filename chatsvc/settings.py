@@ -19,6 +19,7 @@ from chatsvc.kinds import (
     rate,
     read_endpoint,
     read_flag,
+    read_origin,
     read_path,
     read_port,
     seconds,
@@ -58,9 +59,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     workers: int
     #: An endpoint string for `/healthz`, `/readyz` and `/metrics`; None: there is none.
     http: str | None
+    #: An endpoint string for the chat page; None: there is none.
+    web: str | None
+    #: Other sites whose pages may chat here, as ``https://example.org``; None: no others.
+    web_origin: tuple[str, ...] | None
     #: A file with settings, which a reload reads again; None: there is none.
     config: Path | None
     limits: Limits
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """All that clients come in by; that of the chat page is the last."""
+        return self.listen if self.web is None else (*self.listen, self.web)
 
 
 def encode(settings: Settings) -> bytes:
@@ -181,6 +191,20 @@ ROWS = (
         "http",
         Kind("a Twisted endpoint such as tcp:9090:interface=127.0.0.1", read_endpoint),
         "Where to serve /healthz, /readyz and /metrics, for monitoring; not for the public.",
+    ),
+    Row(
+        "web",
+        "web",
+        Kind("a Twisted endpoint such as tcp:8081:interface=127.0.0.1", read_endpoint),
+        "Where to serve the chat page, for browsers. Beyond this machine it needs TLS: an ssl: endpoint, or "
+        "a proxy in front.",
+    ),
+    Row(
+        "web-origin",
+        "web_origin",
+        Kind("the address of a site without a path, as https://example.org", read_origin),
+        "A further site whose pages may chat here, beside that of --web; may be given several times.",
+        repeats=True,
     ),
     Row(
         "config",

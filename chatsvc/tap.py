@@ -98,15 +98,17 @@ class ChatService(Service):
         url = settings.redis or await self._start_store()
         if settings.redis is not None:
             await self._wait_for(url)
-        listeners = [Listener(reactor, endpoint) for endpoint in settings.listen]
+        listeners = [Listener(reactor, endpoint) for endpoint in settings.endpoints]
         kind = Node if settings.workers == 1 else Workers
         serving = kind(settings, reactor, url, listeners)
         parts.add(serving.stop)
         await serving.start()
         spare_the_collector()
         self._serving = serving
-        for listener in listeners:
+        for listener in listeners[: len(settings.listen)]:
             log.info("Listening on {where} ({endpoint}).", where=listener.where, endpoint=listener.endpoint)
+        for page in listeners[len(settings.listen) :]:
+            log.info("Chat in a browser: {address}", address=_address_of(page))
         warn_of_plain_text(listeners)
         whose = "its own, in the same directory" if settings.redis is None else url.safe
         log.info("Files are in {directory}. The store is {store}.", directory=settings.data_dir, store=whose)
@@ -203,6 +205,19 @@ class ChatService(Service):
     async def metrics(self) -> bytes:
         """All figures; none before it has started."""
         return b"" if self._serving is None else await self._serving.metrics()
+
+
+def _address_of(page: Listener) -> str:
+    """What to type into a browser on this machine; of what is no port, the endpoint."""
+    scheme = "https" if page.endpoint.startswith(("ssl:", "tls:")) else "http"
+    host, colon, port = page.where.rpartition(":")
+    if not colon or not port.isdigit():
+        return page.endpoint
+    if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
+        host = "localhost"
+    elif ":" in host:
+        host = f"[{host}]"
+    return f"{scheme}://{host}:{port}/"
 
 
 def _exit_with_failure() -> None:

@@ -93,7 +93,7 @@ class Worker:
 
     async def _start(self, settings: Settings) -> None:
         listeners = [
-            Listener(self._reactor, endpoint, SOCKETS + at) for at, endpoint in enumerate(settings.listen)
+            Listener(self._reactor, endpoint, SOCKETS + at) for at, endpoint in enumerate(settings.endpoints)
         ]
         assert settings.redis is not None  # the parent runs the store, if nobody else does
         self._node = node = Node(settings, self._reactor, settings.redis, listeners, self._index)

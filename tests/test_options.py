@@ -33,6 +33,8 @@ OTHER: dict[str, tuple[str, object]] = {
     "replica-acks": ("2", 2),
     "workers": ("3", 3),
     "http": ("tcp:9090:interface=127.0.0.1", "tcp:9090:interface=127.0.0.1"),
+    "web": ("tcp:8081:interface=127.0.0.1", "tcp:8081:interface=127.0.0.1"),
+    "web-origin": ("https://Example.org:8443", ("https://example.org:8443",)),
     "config": ("/dev/null", Path("/dev/null")),
     "bcrypt-cost": ("4", 4),
     "bcrypt-threads": ("2", 2),
@@ -118,6 +120,8 @@ def test_without_options_everything_has_its_default(monkeypatch: pytest.MonkeyPa
         bcrypt_queue=64,
         workers=1,
         http=None,
+        web=None,
+        web_origin=None,
         config=None,
         limits=Limits(),
     )

@@ -33,6 +33,8 @@ SETTINGS = Settings(
     bcrypt_queue=64,
     workers=1,
     http=None,
+    web=None,
+    web_origin=None,
     config=None,
     limits=Limits(),
 )
