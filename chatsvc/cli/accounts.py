@@ -18,16 +18,19 @@ from chatsvc.wire.schema import UserInfo
 
 T = TypeVar("T")
 
-_PASSWORD_HELP = (
-    "A file whose first line is the password; - is standard input. Or CHATSVC_PASSWORD; else it is asked."  # noqa: S105
+password_option = click.option(
+    "--password-file",
+    type=click.File("rb"),
+    help="A file whose first line is the password; - is standard input. Or CHATSVC_PASSWORD; else it is asked.",
 )
-password_option = click.option("--password-file", type=click.File("rb"), help=_PASSWORD_HELP)
 
 
-def go(work: Callable[[Session], Coroutine[Any, Any, T]], *, enters: bool = False) -> T:
+def go(
+    work: Callable[[Session], Coroutine[Any, Any, T]], *, enters: bool = False, receives: bool = False
+) -> T:
     """What `work` gives, for the profile and the server of this command line."""
     given = click.get_current_context().find_root().params
-    return run(given["profile_name"], given["server"], work, enters=enters)
+    return run(given["profile_name"], given["server"], work, enters=enters, receives=receives)
 
 
 def password_from(file: BinaryIO | None, variable: str, question: str, *, twice: bool = False) -> str:

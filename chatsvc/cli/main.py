@@ -24,7 +24,7 @@ _COMPLETE = "_CHATSVC_COMPLETE"
     default="default",
     show_default=True,
     envvar="CHATSVC_PROFILE",
-    help="Which of your accounts: each profile is a device of its own, with its own login. Or CHATSVC_PROFILE.",
+    help="Which of your accounts: each profile is a device with a login of its own. Or CHATSVC_PROFILE.",
 )
 @click.option(
     "--server",

@@ -48,7 +48,7 @@ def send(user: str, text: tuple[str, ...], file: Path | None, image: Path | None
     """
     if sum((bool(text), file is not None, image is not None)) != 1:
         raise click.UsageError("Give a text, or - for standard input, or --file, or --image: one of them.")
-    words = sys.stdin.read() if text == ("-",) else " ".join(text)
+    words = sys.stdin.read().removesuffix("\n") if text == ("-",) else " ".join(text)
 
     async def work(session: Session) -> Message:
         await session.open()
@@ -83,12 +83,12 @@ def tail(once: bool, as_json: bool) -> None:
             await _show(session, _stored(message), as_json=as_json)
 
         session.on_message = show
-        await session.open(receives=True)
+        await session.open()
         await session.client.caught_up(timeout=24 * 3600)
         if not once:
             await Deferred()  # until Ctrl-C
 
-    go(work)
+    go(work, receives=True)
 
 
 @click.command()
@@ -104,13 +104,13 @@ def history(user: str, limit: int, as_json: bool) -> None:
     """
 
     async def work(session: Session) -> None:
-        await session.open(receives=True)
+        await session.open()
         await session.client.caught_up()
         other = (await session.find(user)).userid
         for message in session.archive.conversation(session.me.userid, other, limit):
             await _show(session, message, as_json=as_json)
 
-    go(work)
+    go(work, receives=True)
 
 
 @click.command()

@@ -31,11 +31,12 @@ json_option = click.option(
 
 def harmless(text: str) -> str:
     """`text` without what could move a terminal's cursor, change its colours or turn its lines around."""
-    return "".join(
-        one if one in "\n\t" or unicodedata.category(one) not in ("Cc", "Cf", "Zl", "Zp") or one in "\u200d\u200c"
-        else f"\\u{ord(one):04x}"
-        for one in text
-    )  # fmt: skip
+    return "".join(one if _is_harmless(one) else f"\\u{ord(one):04x}" for one in text)
+
+
+def _is_harmless(one: str) -> bool:
+    # Joiners are of the category Cf, and emoji and some scripts need them.
+    return one in "\n\t\u200c\u200d" or unicodedata.category(one) not in ("Cc", "Cf", "Zl", "Zp")
 
 
 def say(record: dict[str, Any], text: str, *, as_json: bool) -> None:
@@ -100,14 +101,7 @@ def file_name(message: Stored) -> str:
 @contextmanager
 def bar(label: str) -> Iterator[Callable[[int, int], None]]:
     """A bar on a terminal's standard error, moved by calls with how many bytes of how many are through."""
-    shown = click.progressbar(
-        length=1,
-        label=label,
-        file=sys.stderr,
-        hidden=not sys.stderr.isatty(),
-        show_eta=True,
-        show_percent=True,
-    )
+    shown = click.progressbar(length=1, label=label, file=sys.stderr, hidden=not sys.stderr.isatty())
     with shown:
 
         def move(done: int, of: int) -> None:

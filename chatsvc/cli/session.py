@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 DEFAULT_SERVER = "127.0.0.1:8080"
 #: Seconds within which a server must answer a command's first word.
-PATIENCE = 15.0
+PATIENCE = 10.0
 #: Exit statuses beside 0, and 2 for wrong usage (click's).
 FAILED, UNREACHED, LOGGED_OUT, INTERRUPTED = 1, 3, 4, 130
 
@@ -34,14 +34,19 @@ class Failed(click.ClickException):
 
     def __init__(self, message: str, status: int = FAILED) -> None:
         super().__init__(message)
-        self.exit_code = status
+        self.exit_code = status  # type: ignore[misc]  # click asks the instance
 
 
 class Session:
     """A profile that is connected to its server."""
 
-    def __init__(self, reactor: Any, profile: Profile, server: str | None, *, enters: bool) -> None:
-        """`server` is what was typed, if anything was; `enters` says that the command logs in."""
+    def __init__(
+        self, reactor: Any, profile: Profile, server: str | None, *, enters: bool, receives: bool
+    ) -> None:
+        """`server` is what was typed, if anything was; `enters` says that the command logs in.
+
+        With `receives`, what the mailbox holds comes into the archive and to `on_message`.
+        """
         self.reactor = reactor
         self.profile = profile
         self.archive = Archive(profile.data)
@@ -50,32 +55,29 @@ class Session:
         if server is not None and server != self._saved.server:
             if not enters:
                 raise Unusable(
-                    f"The profile {profile.name} belongs to the server {self._saved.server}. Log in to {server} "
-                    "with another one: --profile NAME."
+                    f"The profile {profile.name} belongs to the server {self._saved.server}. "
+                    f"Log in to {server} with another one: --profile NAME."
                 )
             self._saved = Saved(server)  # a token is for the server that gave it, and no other
-        self.client: Client
-        #: Hears each message that is new here, once it is in the archive.
-        self.on_message: Callable[[Message], Coroutine[Any, Any, None]] | None = None
-
-    async def open(self, *, receives: bool = False, logged_in: bool = True) -> UserInfo | None:
-        """Connect. With `receives`, what the mailbox holds comes into the archive and to `on_message`."""
         self.client = Client(
-            self.reactor,
-            clientFromString(self.reactor, endpoint_of(self._saved.server)),
+            reactor,
+            clientFromString(reactor, endpoint_of(self._saved.server)),  # type: ignore[no-untyped-call]
             token=self._saved.token,
             on_message=self._received if receives else None,
         )
+        #: Hears each message that is new here, once it is in the archive.
+        self.on_message: Callable[[Message], Coroutine[Any, Any, None]] | None = None
+
+    async def open(self, *, logged_in: bool = True) -> None:
+        """Connect; `logged_in` says that somebody must be."""
         await self.client.start(PATIENCE)
         if logged_in and self.client.user is None:
             raise RequestRefused(NOT_LOGGED_IN)
         self.remember()
-        return self.client.user
 
     async def close(self) -> None:
         """Disconnect."""
-        if hasattr(self, "client"):
-            await self.client.stop()
+        await self.client.stop()
         self.archive.close()
 
     def remember(self) -> None:
@@ -144,6 +146,7 @@ def run(
     work: Callable[[Session], Coroutine[Any, Any, T]],
     *,
     enters: bool = False,
+    receives: bool = False,
 ) -> T:
     """What `work` gives, done in a reactor's run; a process has one such run. Raises `Failed`."""
     results: list[T] = []
@@ -151,7 +154,7 @@ def run(
 
     async def main(reactor: Any) -> None:
         try:
-            session = Session(reactor, Profile(profile_name), server, enters=enters)
+            session = Session(reactor, Profile(profile_name), server, enters=enters, receives=receives)
             try:
                 results.append(await work(session))
             finally:
