@@ -21,7 +21,7 @@ T = TypeVar("T")
 password_option = click.option(
     "--password-file",
     type=click.File("rb"),
-    help="A file whose first line is the password; - is standard input. Or CHATSVC_PASSWORD; else it is asked.",
+    help="A file whose first line is the password; - is standard input. Or CHATSVC_PASSWORD; else it asks.",
 )
 
 
