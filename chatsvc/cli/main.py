@@ -10,6 +10,7 @@ from click.shell_completion import get_completion_class
 
 from chatsvc import __version__
 from chatsvc.cli.accounts import login, logout, passwd, profile, register, whoami
+from chatsvc.cli.chat import chat
 from chatsvc.cli.messages import get, history, send, tail
 from chatsvc.cli.people import add, contacts, search
 
@@ -48,7 +49,7 @@ def main(**_: object) -> None:
 
 
 for _command in (
-    register, login, logout, whoami, passwd, profile, contacts, add, search, send, tail, history, get,
+    register, login, logout, whoami, passwd, profile, contacts, add, search, send, tail, history, get, chat,
 ):  # fmt: skip
     main.add_command(_command)
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from contextlib import suppress
 from pathlib import Path
-from typing import IO
 
 import click
 from twisted.internet.defer import Deferred
@@ -14,20 +11,13 @@ from twisted.internet.defer import Deferred
 from chatsvc.cli import output
 from chatsvc.cli.accounts import go
 from chatsvc.cli.archive import Stored
+from chatsvc.cli.fetching import fetch, pour, stored
 from chatsvc.cli.output import bar, json_option, say
 from chatsvc.cli.people import user_argument
-from chatsvc.cli.session import Failed, Session
+from chatsvc.cli.session import Session
 from chatsvc.wire.schema import Message
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-
-
-def _stored(message: Message) -> Stored:
-    assert message.timestamp is not None  # the server sets one, and so does `compose`
-    return Stored(
-        message.userid, message.targetid, message.contenttype, message.content,
-        message.timestamp, message.md5encoded, message.filemd5,
-    )  # fmt: skip
 
 
 async def _show(session: Session, message: Stored, *, as_json: bool) -> None:
@@ -80,7 +70,7 @@ def tail(once: bool, as_json: bool) -> None:
 
     async def work(session: Session) -> None:
         async def show(message: Message) -> None:
-            await _show(session, _stored(message), as_json=as_json)
+            await _show(session, stored(message), as_json=as_json)
 
         session.on_message = show
         await session.open()
@@ -126,33 +116,11 @@ def get(message: str, path: Path | None, force: bool, as_json: bool) -> None:
     async def work(session: Session) -> tuple[Path, int]:
         await session.open()
         found = session.message(message)
-        if found.kind == "plaintext":
-            raise Failed(f"Message {message} is a text; it has no file.")
-        to = path or Path(output.file_name(found))
-        if to == Path("-"):
-            return to, await _fetch(session, found, sys.stdout.buffer)
-        if to.exists() and not force:
-            raise Failed(f"{to} is there already; name another with --output, or replace it with --force.")
-        partial = to.with_name(f".{to.name}.part")
-        try:
-            with partial.open("wb") as file:
-                size = await _fetch(session, found, file)
-            os.replace(partial, to)
-        finally:
-            with suppress(FileNotFoundError):
-                partial.unlink()
-        return to, size
+        with bar(f"Fetching {output.file_name(found)}") as move:
+            if path == Path("-"):
+                return path, await pour(session, found, sys.stdout.buffer, move)
+            return await fetch(session, found, path, force=force, progress=move)
 
     to, size = go(work)
     if to != Path("-"):
         say({"path": str(to), "size": size}, f"{to}, {size} bytes", as_json=as_json)
-
-
-async def _fetch(session: Session, message: Stored, file: IO[bytes]) -> int:
-    """Write a message's file; gives its size."""
-    picture = output.picture(message) if message.file is None else None
-    if picture is not None:
-        return file.write(picture)
-    with bar(f"Fetching {output.file_name(message)}") as move:
-        info = await session.client.fetch_file(message.name, file, progress=move)  # type: ignore[arg-type]
-    return info.size

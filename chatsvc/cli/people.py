@@ -41,10 +41,7 @@ def contacts(as_json: bool) -> None:
 
     async def work(session: Session) -> Contacts:
         await session.open()
-        found = await session.client.contacts()
-        for user in (*found.contacts, *found.pending, *found.requesting):
-            session.archive.meet(user.userid, user.username)
-        return found
+        return await session.contacts()
 
     found = go(work)
     for relation, hint in _RELATIONS.items():

@@ -16,9 +16,9 @@ from twisted.internet.endpoints import clientFromString
 
 from chatsvc.cli.archive import Archive, Stored
 from chatsvc.cli.profiles import Profile, Saved, Unusable, endpoint_of
-from chatsvc.client import Client, NotConnected, RequestRefused, TimedOut
+from chatsvc.client import Client, NotConnected, RequestRefused, State, TimedOut
 from chatsvc.wire.errors import NOT_LOGGED_IN
-from chatsvc.wire.schema import Message, UserInfo
+from chatsvc.wire.schema import Contacts, Message, UserInfo
 
 T = TypeVar("T")
 
@@ -64,7 +64,10 @@ class Session:
             clientFromString(reactor, endpoint_of(self._saved.server)),  # type: ignore[no-untyped-call]
             token=self._saved.token,
             on_message=self._received if receives else None,
+            on_state=self._changed,
         )
+        #: Hears when the connection comes or goes, and who logs in or out.
+        self.on_state: Callable[[State], None] = lambda _: None
         #: Hears each message that is new here, once it is in the archive.
         self.on_message: Callable[[Message], Coroutine[Any, Any, None]] | None = None
 
@@ -94,6 +97,11 @@ class Session:
             self.profile.save(now)
 
     @property
+    def server(self) -> str:
+        """The server as it was typed."""
+        return self._saved.server
+
+    @property
     def me(self) -> UserInfo:
         """Who is logged in."""
         if self.client.user is None:
@@ -104,7 +112,17 @@ class Session:
         if self.archive.add(self.me.userid, message) and self.on_message is not None:
             await self.on_message(message)
 
+    def _changed(self, state: State) -> None:
+        self.on_state(state)
+
     # People.
+
+    async def contacts(self) -> Contacts:
+        """Contacts, and who asked whom to be one; their names are remembered."""
+        found = await self.client.contacts()
+        for user in (*found.contacts, *found.pending, *found.requesting):
+            self.archive.meet(user.userid, user.username)
+        return found
 
     async def find(self, who: str) -> UserInfo:
         """The user whom an argument names: an id, or a name; a name of digits is written ``name:123``."""
