@@ -27,11 +27,11 @@ def chat() -> None:
     from twisted.internet import asyncioreactor
     from twisted.internet.defer import Deferred
 
-    asyncioreactor.install()  # type: ignore[no-untyped-call]  # Textual runs on its loop
+    loop = asyncio.new_event_loop()
+    asyncioreactor.install(loop)  # type: ignore[no-untyped-call]  # Textual runs on it too
 
     async def work(session: Session) -> None:
         app = ChatApp(SessionBackend(session), session.server)
-        running = asyncio.get_running_loop().create_task(app.run_async())
-        await Deferred.fromFuture(running)
+        await Deferred.fromFuture(loop.create_task(app.run_async()))
 
     go(work, enters=True, receives=True)
