@@ -48,15 +48,16 @@ def password_from(file: BinaryIO | None, variable: str, question: str, *, twice:
 
 @click.command()
 @click.argument("name")
+@click.option("--invite", help="The code of an invite, where the server wants one.")
 @password_option
 @json_option
-def register(name: str, password_file: BinaryIO | None, as_json: bool) -> None:
+def register(name: str, invite: str | None, password_file: BinaryIO | None, as_json: bool) -> None:
     """Make an account called NAME, and log in as it."""
     password = password_from(password_file, "CHATSVC_PASSWORD", "Password", twice=True)
 
     async def work(session: Session) -> UserInfo:
         await session.open(logged_in=False)
-        user = await session.client.register(name, password)
+        user = await session.client.register(name, password, invite)
         session.remember()
         return user
 
