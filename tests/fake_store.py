@@ -6,7 +6,6 @@ Nothing is tested here; `tests/test_store_contract.py` holds this store to the r
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, cast
 
 import msgspec
 from twisted.internet.task import Clock
@@ -14,9 +13,9 @@ from twisted.internet.task import Clock
 from chatsvc.store import keys
 from chatsvc.store.accounts import USER_ID_MAX, User
 from chatsvc.store.append import REFUSED, Outgoing
-from chatsvc.store.contacts import Relations
 from chatsvc.store.devices import DeviceRecord
 from chatsvc.store.files import FileEntry
+from chatsvc.store.keys import Whose
 from chatsvc.store.mail import Entry, Incoming, Page, entry_id
 from chatsvc.tasks import Pending
 from chatsvc.wire import errors
@@ -24,133 +23,13 @@ from chatsvc.wire.errors import Refusal
 from chatsvc.wire.frames import SEED
 from chatsvc.wire.invites import normal
 from chatsvc.wire.text import name_key
+from tests.fake_contacts import FakeContacts, FakeSignals
+from tests.fake_data import Data, Record
 from tests.fakes import FakeClient, Gate, Node, gated
 
 #: Limits of a `Scene`, small so that little exceeds them.
 SEND_BUFFER = 2000
 INLINE = 1000
-
-
-class _Record:
-    """All that belongs to one user."""
-
-    def __init__(self, name: str, password: bytes) -> None:
-        self.name, self.password, self.avatar = name, password, cast("str | None", None)
-        self.devices: set[str] = set()
-        self.out: set[int] = set()
-        self.into: set[int] = set()
-        self.mail: list[Entry] = []
-        self.cursors: dict[str, int] = {}
-        self.repeats: set[str] = set()
-        self.of_message: dict[str, FileEntry] = {}
-        self.by_md5: dict[str, FileEntry | None] = {}
-        self.sent: dict[str, int] = {}
-
-
-class Hears(Protocol):
-    """Who is told what is published, if it wants to hear of that."""
-
-    def hear(self, whose: int | str, text: bytes) -> None:
-        """Something was published about a user or a device."""
-
-
-class Data:
-    """What all nodes of one store share."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self.users: dict[int, _Record] = {}
-        self.names: dict[str, int] = {}
-        self.pointers: dict[str, int | None] = {}  # device to user
-        self.last_users: dict[str, int] = {}  # of devices: to whom each is or was bound
-        self.explicit: set[str] = set()
-        self.invites: dict[str, int] = {}  # code to the uses that are left
-        self.online: set[tuple[int, str]] = set()
-        self.used: list[str] = []  # devices, the one that was used last comes last
-        self.nodes: list[Hears] = []
-
-    def use(self, device: str) -> None:
-        if device in self.used:
-            self.used.remove(device)
-        self.used.append(device)
-
-    def is_bound(self, device: str, user_id: int) -> bool:
-        return user_id in self.users and device in self.users[user_id].devices
-
-    def end(self, user_id: int) -> int:
-        mail = self.users[user_id].mail if user_id in self.users else []
-        return mail[-1].position if mail else 0
-
-    def publish(self, whose: int | str, text: bytes) -> None:
-        for node in self.nodes:
-            node.hear(whose, text)
-
-    def leave(self, user_id: int, device: str) -> None:
-        if user_id in self.users:
-            self.users[user_id].devices.discard(device)
-        self.online.discard((user_id, device))
-        self.publish(user_id, b"r " + device.encode())
-
-    def append(self, group: list[Outgoing]) -> list[bytes]:
-        """Store messages in one step, and tell each user of all that are new; gives what became of each."""
-        news: dict[int, list[Entry]] = {}
-        results = [self._append(out, news) for out in group]
-        for user_id, entries in news.items():
-            origins = {entry.origin for entry in entries}
-            origin = origins.pop() if len(origins) == 1 else ""
-            ends = entry_id(entries[0].before), entry_id(entries[-1].position)
-            lines = [b" ".join((b"m", *ends, origin.encode()))]
-            for entry in entries:
-                parts = entry_id(entry.position), entry.origin.encode(), entry.flags, entry.message
-                lines.append(b" ".join(parts))
-            self.publish(user_id, b"\n".join(lines))
-        return results
-
-    def _append(self, out: Outgoing, news: dict[int, list[Entry]]) -> bytes:
-        repeats = self.users[out.sender].repeats
-        if not self.is_bound(out.device, out.sender) and out.repeat not in repeats:
-            return b"unbound"
-        if out.target not in self.users:
-            return b"no target"
-        if not self._count(out, is_repeat=out.repeat in repeats):
-            return b"too much"
-        if out.repeat is None or out.repeat not in repeats:
-            if out.repeat is not None:
-                repeats.add(out.repeat)
-            self._deliver(out.sender, out.device, out, news)
-            if out.target != out.sender:
-                self._deliver(out.target, "", out, news)
-        return b"stored"
-
-    def _count(self, out: Outgoing, *, is_repeat: bool) -> bool:
-        user, new = self.users[out.sender], []
-        for blob in out.brought:
-            held = user.by_md5.get(blob.digest)
-            if blob.digest == blob.sha256:
-                known = blob.digest in user.sent
-            else:
-                known = held is not None and held[1:] == blob[1:]
-            if not known and blob.size:
-                new.append(blob)
-        total = sum(user.sent.values()) + sum(blob.size for blob in new)
-        if new and out.quota is not None and not is_repeat and total > out.quota:
-            return False
-        for blob in new:
-            user.sent[blob.digest] = user.sent.get(blob.digest, 0) + blob.size
-        return True
-
-    def _deliver(self, user_id: int, origin: str, out: Outgoing, news: dict[int, list[Entry]]) -> None:
-        user, before = self.users[user_id], self.end(user_id)
-        place = max(before + 1, int(self._clock.seconds() * 1000) << 32)
-        entry = Entry(place, before, origin, out.flags, out.message)
-        user.mail.append(entry)
-        news.setdefault(user_id, []).append(entry)
-        if out.file is not None:
-            message_key, md5, packed = out.file
-            sha256, size = packed.decode().split(":")
-            file = FileEntry(md5, sha256, int(size))
-            user.of_message[message_key] = file
-            user.by_md5[md5] = file if user.by_md5.get(md5, file) == file else None
 
 
 class _Part:
@@ -165,7 +44,7 @@ class FakeAccounts(_Part):
         user_id = len(self._data.users) + 1
         if self._data.names.setdefault(name_key(name), user_id) != user_id:
             raise Refusal(errors.NAME_TAKEN)
-        self._data.users[user_id] = _Record(name, password_hash)
+        self._data.users[user_id] = Record(name, password_hash)
         return User(user_id, name, None)
 
     async def find(self, name: str) -> User | None:
@@ -261,28 +140,17 @@ class FakeDevices(_Part):
 
     async def stay_online(self, user_id: int, devices: list[str]) -> tuple[int, list[str]]:
         gone = [device for device in devices if not self._data.is_bound(device, user_id)]
+        was_online = self._data.is_online(user_id)
         for device in devices:
             if device not in gone:
                 self._data.online.add((user_id, device))
                 self._data.use(device)
+        if not was_online and self._data.is_online(user_id):
+            self._data.came_or_went(user_id)
         return self._data.end(user_id), gone
 
     async def go_offline(self, user_id: int, device: str) -> None:
-        self._data.online.discard((user_id, device))
-
-
-@gated
-class FakeContacts(_Part):
-    async def add(self, user_id: int, other_id: int) -> None:
-        self._data.users[other_id].into.add(user_id)
-        self._data.users[user_id].out.add(other_id)
-
-    async def has_added(self, user_id: int, other_id: int) -> bool:
-        return other_id in self._data.users[user_id].out
-
-    async def of(self, user_id: int) -> Relations:
-        out, into = self._data.users[user_id].out, self._data.users[user_id].into
-        return Relations(sorted(out & into), sorted(out - into), sorted(into - out))
+        self._data.go_offline(user_id, device)
 
 
 @gated
@@ -357,15 +225,15 @@ class FakeChannels:
     """The subscriptions of one node. What is published while `deaf` is lost, and no subscription stands."""
 
     def __init__(self, data: Data, clock: Clock) -> None:
-        self.on_message: Callable[[int | str, bytes], None] = lambda whose, data: None
-        self.on_subscribed: Callable[[int | str], None] = lambda whose: None
+        self.on_message: Callable[[Whose, bytes], None] = lambda whose, data: None
+        self.on_subscribed: Callable[[Whose], None] = lambda whose: None
         self.deaf = False
-        self.wanted: set[int | str] = set()
+        self.wanted: set[Whose] = set()
         self._clock = clock
         self._waiting: list[Pending[None]] = []
         data.nodes.append(self)
 
-    async def subscribe(self, whose: int | str, wait: float) -> None:
+    async def subscribe(self, whose: Whose, wait: float) -> None:
         stands = whose in self.wanted and not self.deaf
         self.wanted.add(whose)
         if stands:
@@ -377,10 +245,10 @@ class FakeChannels:
         self._clock.callLater(wait, self._waiting[-1].succeed, None)
         await self._waiting[-1]
 
-    def unsubscribe(self, whose: int | str) -> None:
+    def unsubscribe(self, whose: Whose) -> None:
         self.wanted.discard(whose)
 
-    def hear(self, whose: int | str, text: bytes) -> None:
+    def hear(self, whose: Whose, text: bytes) -> None:
         if whose in self.wanted and not self.deaf:
             self.on_message(whose, text)
 
@@ -405,6 +273,7 @@ class FakeStore:
         self.accounts = FakeAccounts(self.data, self.gate)
         self.devices = FakeDevices(self.data, self.gate)
         self.contacts = FakeContacts(self.data, self.gate)
+        self.signals = FakeSignals(self.data, self.gate)
         self.files = FakeFiles(self.data, self.gate)
         self.invites = FakeInvites(self.data, self.gate)
         self.sent = FakeSent(self.data, self.gate)

@@ -17,7 +17,7 @@ import msgspec
 from twisted.internet.task import Clock
 
 from chatsvc.blobs import BlobMissing, StoredBlob
-from chatsvc.chat import files, messages, people  # noqa: F401 - they fill the table of requests
+from chatsvc.chat import files, messages, people, signals  # noqa: F401 - they fill the table of requests
 from chatsvc.chat.calls import Call
 from chatsvc.chat.hub import Hub
 from chatsvc.chat.requests import Closing, begin, conclude, perform
@@ -320,6 +320,7 @@ class FakeClient:
         self.reads = True
         self.closing = False
         self.pushes: list[Any] = []
+        self.hints: list[tuple[str, Any]] = []  # pushes that are no messages
         self._hub = hub
         self._reader = FrameReader(Limits(), dialect)
 
@@ -379,6 +380,8 @@ class FakeClient:
                 self.token = frame.body["tokenid"]
             elif frame.response == "FORWARDMSG":
                 self.pushes.append(frame.body)
+            elif frame.response.startswith("FORWARD"):
+                self.hints.append((frame.response, frame.body))
             else:
                 found.append(frame)
         return found

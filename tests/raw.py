@@ -60,6 +60,7 @@ class Raw:
         self.name = ""
         self.user: int | None = None
         self.pushes: list[Any] = []
+        self.hints: list[Answer] = []  # pushes that are no messages
         self.socket = through or socket.create_connection(address, timeout=DEADLINE)
         self._buffer = bytearray()
 
@@ -93,6 +94,8 @@ class Raw:
                 self.token = found.body["tokenid"]
             elif found.response == "FORWARDMSG":
                 self.pushes.append(found.body)
+            elif found.response.startswith("FORWARD"):
+                self.hints.append(found)
             else:
                 return found
 
@@ -110,6 +113,25 @@ class Raw:
             assert found.response == "FORWARDMSG", found
             return found.body
         return self.pushes.pop(0)
+
+    def ask_features(self, *features: str) -> Any:
+        """Ask for these features, and give the answer's body."""
+        found = self.ask("STATE", {"features": list(features)})
+        assert found.ok, found
+        return found.body
+
+    def hint(self, kind: str) -> Any:
+        """The body of the next push of this type, which is no FORWARDMSG; those of others are kept."""
+        while True:
+            for index, found in enumerate(self.hints):
+                if found.response == kind:
+                    return self.hints.pop(index).body
+            found = self.receive()
+            assert found.response.startswith("FORWARD"), found
+            if found.response == "FORWARDMSG":
+                self.pushes.append(found.body)
+            else:
+                self.hints.append(found)
 
     def silent(self, seconds: float = 0.3) -> bool:
         """Whether nothing comes for a while; only to check that something does not happen."""

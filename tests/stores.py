@@ -152,12 +152,12 @@ async def new_device(store: Any, user_id: int | None = None) -> str:
     return device
 
 
-async def listen(store: Any, whose: int | str) -> list[bytes]:
+async def listen(store: Any, whose: keys.Whose) -> list[bytes]:
     """All that this node hears of a user, or of a device's binding, from now on."""
     heard: list[bytes] = []
     before = store.channels.on_message
 
-    def on_message(of: int | str, text: bytes) -> None:
+    def on_message(of: keys.Whose, text: bytes) -> None:
         before(of, text)
         if of == whose:
             heard.append(text)

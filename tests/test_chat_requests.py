@@ -84,6 +84,14 @@ EXAMPLES = {
     "SEARCHUSR": Example(lambda scene: {"username": "YWxpY2U="}, alice),
     "ADDCONTACT": Example(lambda scene: {"userid": scene.alice.user}, nothing),
     "FETCHCONTACT": Example(nothing, lambda scene: {"contacts": [], "pending": [], "requesting": []}),
+    "TYPING": Example(lambda scene: {"userid": scene.alice.user}, nothing),
+    "MARK": Example(
+        lambda scene: {"userid": scene.alice.user, "mark": "read", "timestamp": 1, "md5encoded": NAME},
+        nothing,
+    ),
+    "REMOVECONTACT": Example(lambda scene: {"userid": scene.alice.user}, nothing),
+    "BLOCKCONTACT": Example(lambda scene: {"userid": scene.alice.user}, nothing),
+    "UNBLOCKCONTACT": Example(lambda scene: {"userid": scene.alice.user}, nothing),
 }
 SECRETS = ("secret", "hidden", "aW1hZ2U=", FILE.decode())
 
@@ -96,7 +104,9 @@ def send_file(scene: Scene) -> str:
 
 
 @pytest.fixture
-def scene() -> Scene:
+def scene(monkeypatch: pytest.MonkeyPatch) -> Scene:
+    """Every connection has every request, without asking for features."""
+    monkeypatch.setattr(Call, "_has", lambda self, row: True)
     return Scene()
 
 

@@ -138,7 +138,7 @@ async def test_slots_move_under_load(cluster: Cluster, move: Callable[..., None]
     async with connected(cluster) as store:
         first, second, third = cluster.primaries
         sender, target = await user_at(store, cluster, first), await user_at(store, cluster, second)
-        stands = list[int | str]()
+        stands = list[keys.Whose]()
         store.channels.on_subscribed = stands.append
         heard = await listen(store, target)
         async with traffic(store, sender, target) as under_way:
@@ -156,7 +156,7 @@ async def test_a_subscription_follows_its_slot(cluster: Cluster) -> None:
         first, second, _ = cluster.primaries
         user_id = await user_at(store, cluster, first)
         device = await new_device(store, user_id)
-        stands = list[int | str]()
+        stands = list[keys.Whose]()
         store.channels.on_subscribed = stands.append
         heard = await listen(store, user_id)
         await aside(partial(cluster.move, slot_of(keys.user(user_id)), first, second))

@@ -26,7 +26,7 @@ import pytest
 import chatsvc.net.server  # noqa: F401 - it fills the table of requests
 from chatsvc.chat.calls import TABLE
 from chatsvc.settings import ROWS
-from chatsvc.store import accounts, append, devices, mail, two_step
+from chatsvc.store import accounts, append, contacts, devices, mail, signals, two_step
 from chatsvc.wire import text
 from chatsvc.wire.errors import Violation
 from chatsvc.wire.frames import DIALECTS, FrameReader, frame
@@ -319,7 +319,8 @@ def test_the_table_of_the_store_has_every_key() -> None:
     sources = "".join(path.read_text() for path in (ROOT / "chatsvc").rglob("*.py"))
     parts = {*re.findall(r'keys\.part\([^()]+, b"(\w+)', sources), *re.findall(r"':(\w+):?'", sources)}
     made = {re.sub("%[bd]", "*", maker).removesuffix(":*") for maker in makers if "*" not in maker}
-    scripts = accounts.SCRIPTS + append.SCRIPTS + devices.SCRIPTS + mail.SCRIPTS + two_step.SCRIPTS
+    modules = accounts, append, contacts, devices, mail, signals, two_step
+    scripts = [script for module in modules for script in module.SCRIPTS]
     parts |= {part for script in scripts for part in script.parts}
     made |= {f"{{u:*}}:{part}" for part in parts}
     table = cells(section(document("docs/architecture.md"), "## The store"))

@@ -122,10 +122,10 @@ def test_without_a_limit_tokens_may_be_tried() -> None:
 
 def test_which_types_have_a_limit_of_their_own_or_none() -> None:
     found = {kind: row.limit for kind, row in TABLE.items() if row.limit != "request_rate"}
-    people = ("ADDCONTACT", "MODIFYPROFILE", "PROFILE", "SEARCHUSR")
-    assert found == {"SENDMSG": "message_rate", "ACKFETCH": None, "LOGOUT": None} | dict.fromkeys(
-        people, "people_rate"
-    )
+    people = {"ADDCONTACT", "MODIFYPROFILE", "PROFILE", "SEARCHUSR"}
+    people |= {"REMOVECONTACT", "BLOCKCONTACT", "UNBLOCKCONTACT"}
+    others = {"SENDMSG": "message_rate", "ACKFETCH": None, "LOGOUT": None}
+    assert found == others | dict.fromkeys(people, "people_rate")
 
 
 def ask(world: World, limit: str, client: FakeClient) -> str | None:

@@ -16,6 +16,7 @@ import pytest_twisted
 from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.internet.task import Clock, deferLater
 
+from chatsvc.store import keys
 from chatsvc.store import link as link_module
 from chatsvc.store.errors import Unavailable
 from chatsvc.store.link import LINK_WAIT, PROBE_INTERVAL, REPLY_TIMEOUT, WRITE_WINDOW, Link
@@ -175,7 +176,7 @@ async def test_after_a_lost_answer_a_message_is_stored_once(
 
 @driven
 async def test_a_subscription_is_made_again_on_a_new_connection(store: Store) -> None:
-    user_id, stands = await new_user(store), list[int | str]()
+    user_id, stands = await new_user(store), list[keys.Whose]()
     store.channels.on_subscribed = stands.append
     await store.channels.subscribe(user_id, DEADLINE)
     link: Any = store._subscriber_link

@@ -66,9 +66,16 @@ def one_of_each(server: Service) -> list[Asked]:
         "SEARCHUSR": {"username": friend.name},
         "ADDCONTACT": {"userid": friend.user},
         "FETCHCONTACT": None,
+        "TYPING": {"userid": friend.user},
+        "MARK": {"userid": friend.user, "mark": "read", "timestamp": 1, "md5encoded": "m"},
+        "REMOVECONTACT": {"userid": friend.user},
+        "BLOCKCONTACT": {"userid": friend.user},
+        "UNBLOCKCONTACT": {"userid": friend.user},
     }
     asked = [Asked(kind, server.user("seed"), body) for kind, body in bodies.items()]
     for one in asked:
+        if feature := TABLE[one.kind].feature:
+            one.client.ask_features(feature)
         one.client.say(user_of(one.client), payload=DATA, md5encoded="with a file", **FILE)
     for payload, file in ((b"", {}), (DATA, FILE)):
         client = server.user("seed")

@@ -1,4 +1,4 @@
-"""Accounts, devices and contacts: what every store keeps to, the one in memory and the real one."""
+"""Accounts, devices and invites: what every store keeps to, the one in memory and the real one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import pytest_twisted
 
 from chatsvc.store import keys
 from chatsvc.store.accounts import User
-from chatsvc.store.contacts import Relations
 from chatsvc.store.devices import BOUND_LIFE, UNBOUND_LIFE, DeviceRecord
 from chatsvc.store.invites import Invite
 from chatsvc.store.store import Store
@@ -305,28 +304,6 @@ async def test_a_device_that_comes_back_lives_on(real: Store) -> None:
         await real.devices.bind(device, user_id, HASH)
     await real.devices.use(keys.device_id(2**52 + 1))
     assert not await real._link.call(b"EXISTS", keys.device(keys.device_id(2**52 + 1)))
-
-
-# Contacts.
-
-
-@driven
-async def test_contacts_are_those_who_added_each_other(store: Any) -> None:
-    me, friend, wanted, admirer = [await new_user(store) for _ in range(4)]
-    assert await store.contacts.of(me) == Relations([], [], [])
-    for one, two in ((me, friend), (friend, me), (me, wanted), (me, wanted), (admirer, me)):
-        await store.contacts.add(one, two)
-    assert await store.contacts.of(me) == Relations([friend], [wanted], [admirer])
-    assert await store.contacts.of(wanted) == Relations([], [], [me])
-    assert await store.contacts.of(friend) == Relations([me], [], [])
-
-
-@driven
-async def test_who_has_added_whom_is_told_by_side(store: Any) -> None:
-    me, friend = await new_user(store), await new_user(store)
-    await store.contacts.add(me, friend)
-    assert await store.contacts.has_added(me, friend)
-    assert not await store.contacts.has_added(friend, me)
 
 
 # Invites.

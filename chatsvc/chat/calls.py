@@ -56,6 +56,8 @@ class Row(NamedTuple):
     error_body: Callable[[Raw], bytes]
     #: A request without body that is answered after this one, unasked, on a `released` connection.
     followed_by: str | None
+    #: What a connection must have asked for, or there is no such request on it.
+    feature: str | None
 
 
 TABLE: dict[str, Row] = {}
@@ -74,6 +76,7 @@ def request(
     grows: bool = False,
     error_body: Callable[[Raw], bytes] = lambda body: b"null",
     followed_by: str | None = None,
+    feature: str | None = None,
 ) -> Callable[[Callable[[Call, Any], Awaitable[Any]]], Callable[[Call, Any], Awaitable[Any]]]:
     """Put a handler into the table.
 
@@ -100,6 +103,7 @@ def request(
             asks_itself and not iscoroutinefunction(handler),
             error_body,
             followed_by,
+            feature,
         )
         return handler
 
@@ -158,9 +162,17 @@ class Call:
         self.body = Raw(b"null")
         kind = self._read(head.json)
         self.row = TABLE.get(kind) if kind is not None else None
+        if self.row is not None and self.row.feature is not None and not self._has(self.row):
+            self.row = None
         self.kind = "UNKNOWN" if self.row is None else self.row.kind
         if self.row is None and self.problem is None:
-            self.problem = f"There is no such request type. There are {', '.join(sorted(TABLE))}."
+            there_are = ", ".join(sorted(row.kind for row in TABLE.values() if self._has(row)))
+            self.problem = f"There is no such request type. There are {there_are}."
+
+    def _has(self, row: Row) -> bool:
+        """Whether there is such a request on this connection."""
+        wishes = self.session.wishes
+        return row.feature is None or (wishes is not None and row.feature in wishes.features)
 
     def _read(self, json: bytes | None) -> str | None:
         if json is None:

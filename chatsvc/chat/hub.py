@@ -12,13 +12,15 @@ from twisted.logger import Logger
 
 from chatsvc.blobs import Blobs
 from chatsvc.chat.delivery import Deliveries, Delivery
+from chatsvc.chat.extras import Extras
 from chatsvc.chat.guard import Guard
 from chatsvc.chat.rendering import News
 from chatsvc.chat.room import Room
-from chatsvc.chat.session import Device, Gone, Session
+from chatsvc.chat.session import Device, Gone, OnlineUser, Session
 from chatsvc.passwords import Passwords
 from chatsvc.stats import Stats
 from chatsvc.store import keys
+from chatsvc.store.keys import PresenceOf, Whose
 from chatsvc.store.mail import Published
 from chatsvc.store.store import Store
 from chatsvc.tasks import Clock, gather, spawn
@@ -38,27 +40,6 @@ LOOKS = 50
 TOUCH_INTERVAL = 3600
 
 
-class OnlineUser:
-    """A user with connections to this node."""
-
-    __slots__ = ("due", "gaps", "id", "last", "looked", "sessions")
-
-    def __init__(self, user_id: int, due: float) -> None:
-        self.id = user_id
-        self.sessions: set[Session] = set()
-        #: The newest entry of the mailbox that this node has heard of.
-        self.last = 0
-        #: When to look again, in seconds.
-        self.due = due
-        #: How often something may have been missed, and how often it was when the last look began. While they
-        #: differ nothing is pushed as it is published: what was missed may be the end of a binding.
-        self.gaps = self.looked = 0
-
-    def devices(self) -> dict[str, Device]:
-        """The user's devices here, by id."""
-        return {s.device.id: s.device for s in self.sessions if s.device is not None}
-
-
 class Hub:
     """What the handlers and sessions of one node share."""
 
@@ -74,6 +55,7 @@ class Hub:
         self.stats = Stats()
         self.guard = Guard(self)
         self.room = Room(self)
+        self.extras = Extras(self)
         self._devices: dict[str, Device] = {}
         self._users: dict[int, OnlineUser] = {}
         self._unsettled: set[Device] = set()  # the store could not say whose mailbox they follow
@@ -318,9 +300,12 @@ class Hub:
 
     # What the store tells.
 
-    def _published(self, whose: int | str, data: bytes) -> None:
+    def _published(self, whose: Whose, data: bytes) -> None:
         if isinstance(whose, str):
             self._bound_elsewhere(whose)
+            return
+        if isinstance(whose, PresenceOf):
+            self.extras.came_or_went(whose.user_id, data)
             return
         user = self._users.get(whose)
         if user is None:
@@ -336,6 +321,10 @@ class Hub:
             device = self._devices.get(data[2:].decode())
             if device is not None and device.user_id == user.id:
                 self.doubt(device)
+        elif data.startswith(b"e "):
+            self.extras.published(user.sessions, data)
+        elif data == b"o":  # somebody noted that the user is offline, and is not
+            user.due = 0.0
 
     def doubt(self, device: Device) -> None:
         """The device's binding seems to have ended: ask the store, and end it here too."""
@@ -362,17 +351,22 @@ class Hub:
         if device is not None and device.user_id is None:
             spawn(self._settle(device), "following a mailbox")
 
-    def _subscribed(self, whose: int | str) -> None:
+    def _subscribed(self, whose: Whose) -> None:
         if isinstance(whose, str):
             self._bound_elsewhere(whose)
+            return
+        if isinstance(whose, PresenceOf):
+            self.extras.subscribed(whose.user_id)
             return
         user = self._users.get(whose)
         if user is not None and any(session.position is not None for session in user.sessions):
             user.gaps += 1
             spawn(self._look(user), "looking for missed mail")
+            self.extras.missed(user.sessions)
 
     def _heartbeat(self) -> None:
         now = self.clock.seconds()
+        self.extras.beat(now)
         due = [user for user in self._users.values() if user.due <= now]
         if due and not self._looking:
             spawn(self._look_at(due), "the heartbeat")

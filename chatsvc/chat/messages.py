@@ -121,8 +121,11 @@ async def _send_in_steps(call: Call, message: Message, repeat: str | None) -> No
     hub = call.hub
     call.session.exclusive = True  # a later message that needs less work would overtake this one
     try:
+        # Before anything is written to the disk:
         if await hub.store.accounts.get(message.targetid) is None:
-            raise Refusal(errors.USER_NOT_FOUND)  # before anything is written to the disk
+            raise Refusal(errors.USER_NOT_FOUND)
+        if await hub.store.contacts.has_blocked(message.targetid, call.user_id):
+            return await _only_a_repeat(call, repeat, Refusal(errors.NOT_TAKEN))
         await hub.guard.meet(call.session, call.user_id, message.targetid)
         content = rendering.long_content(message, hub.limits.inline_content)
         size = call.payload_length + len(content or b"")

@@ -38,10 +38,14 @@ def _check(problem: str | None) -> None:
         raise Refusal(problem)
 
 
-@request("STATE", schema.Nothing)
-async def state(call: Call, _: schema.Nothing) -> UserInfo:
-    """Who is logged in on this device."""
-    return user_info(call, await _existing(call, call.user_id))
+@request("STATE", schema.Features)
+async def state(call: Call, body: schema.Features) -> UserInfo:
+    """Who is logged in on this device; a client may say which features it knows."""
+    user = user_info(call, await _existing(call, call.user_id))
+    if body.features is None:
+        return user
+    granted = call.hub.extras.grant(call.session, body.features)
+    return schema.OwnInfo(user.userid, user.username, user.avatar, granted)
 
 
 @request("REGISTER", schema.Registration, login=False, grows=True)
@@ -182,16 +186,48 @@ async def search(call: Call, body: schema.Search) -> UserInfo:
 @request("ADDCONTACT", schema.UserRef, limit="people_rate", followed_by="FETCHCONTACT", grows=True)
 async def add_contact(call: Call, body: schema.UserRef) -> None:
     """Add somebody; who was added accepts by adding back."""
-    if body.userid == call.user_id:
-        raise Refusal("You cannot add yourself as a contact.")
-    await _existing(call, body.userid)
-    await call.hub.store.contacts.add(call.user_id, body.userid)
+    await _check_other(call, body.userid, "add yourself as a contact")
+    await call.hub.store.contacts.add(call.user_id, body.userid, call.device.id)
+
+
+@request("REMOVECONTACT", schema.UserRef, limit="people_rate", feature="contacts")
+async def remove_contact(call: Call, body: schema.UserRef) -> None:
+    """End a relation, whatever it is."""
+    _check_not_oneself(call, body.userid, "remove yourself from your contacts")
+    await call.hub.store.contacts.remove(call.user_id, body.userid, call.device.id)
+
+
+@request("BLOCKCONTACT", schema.UserRef, limit="people_rate", feature="contacts", grows=True)
+async def block_contact(call: Call, body: schema.UserRef) -> None:
+    """End a relation, and take nothing from that user any more."""
+    await _check_other(call, body.userid, "block yourself")
+    await call.hub.store.contacts.block(call.user_id, body.userid, call.device.id)
+
+
+@request("UNBLOCKCONTACT", schema.UserRef, limit="people_rate", feature="contacts")
+async def unblock_contact(call: Call, body: schema.UserRef) -> None:
+    """Let a user write and ask again."""
+    _check_not_oneself(call, body.userid, "unblock yourself")
+    await call.hub.store.contacts.unblock(call.user_id, body.userid, call.device.id)
+
+
+def _check_not_oneself(call: Call, user_id: int, what: str) -> None:
+    if user_id == call.user_id:
+        raise Refusal(f"You cannot {what}.")
+
+
+async def _check_other(call: Call, user_id: int, what: str) -> None:
+    _check_not_oneself(call, user_id, what)
+    await _existing(call, user_id)
 
 
 @request("FETCHCONTACT", schema.Nothing)
 async def fetch_contacts(call: Call, _: schema.Nothing) -> schema.Contacts:
-    """All contacts and open requests of the user, by ascending id."""
-    relations = await call.hub.store.contacts.of(call.user_id)
+    """All contacts and open requests of the user, by ascending id; blocked ones for who knows the feature."""
+    contacts, wishes = call.hub.store.contacts, call.session.wishes
+    relations: list[list[int]] = list(await contacts.of(call.user_id))
+    if wishes is not None and "contacts" in wishes.features:
+        relations.append(await contacts.blocked(call.user_id))
     found: dict[int, UserInfo] = {}
     left = AVATARS_IN_ANSWER
     wanted = [user_id for ids in relations for user_id in ids]

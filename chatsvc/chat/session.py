@@ -20,6 +20,7 @@ from chatsvc.wire.frames import Dialect
 
 if TYPE_CHECKING:
     from chatsvc.blobs import Download
+    from chatsvc.chat.extras import Wishes
     from chatsvc.chat.hub import Hub
 
 log = Logger()
@@ -79,6 +80,27 @@ class Device:
         self.touched = 0.0
 
 
+class OnlineUser:
+    """A user with connections to this node."""
+
+    __slots__ = ("due", "gaps", "id", "last", "looked", "sessions")
+
+    def __init__(self, user_id: int, due: float) -> None:
+        self.id = user_id
+        self.sessions: set[Session] = set()
+        #: The newest entry of the mailbox that this node has heard of.
+        self.last = 0
+        #: When to look again, in seconds.
+        self.due = due
+        #: How often something may have been missed, and how often it was when the last look began. While they
+        #: differ nothing is pushed as it is published: what was missed may be the end of a binding.
+        self.gaps = self.looked = 0
+
+    def devices(self) -> dict[str, Device]:
+        """The user's devices here, by id."""
+        return {s.device.id: s.device for s in self.sessions if s.device is not None}
+
+
 class Session:
     """One connection: its device, and how far pushing to it has come.
 
@@ -104,6 +126,7 @@ class Session:
         "unknown_token",
         "unknown_tokens",
         "user_id",
+        "wishes",
     )
 
     def __init__(self, hub: Hub, outlet: Outlet) -> None:
@@ -124,6 +147,8 @@ class Session:
         self.exclusive = False
         #: Where the next FETCHMSG with a limit continues.
         self.limit_position: int | None = None
+        #: What it asked for beside what all get.
+        self.wishes: Wishes | None = None
         self.ledger = Ledger()
         self.position: int | None = None
         self._behind = False
@@ -159,8 +184,22 @@ class Session:
         self.fetched = False
         self.limit_position = None
         self._behind = False
+        if self.wishes is not None:
+            self.hub.extras.forget(self)
 
     # Pushing.
+
+    @property
+    def is_held(self) -> bool:
+        """Whether something is being written that no push may interrupt."""
+        return self._holds > 0
+
+    def tell(self, frames: bytes) -> bool:
+        """Push a hint; False if it has to be left out, as it cannot go out before long."""
+        if self._holds or self.outlet.offset - self.outlet.written > self.hub.limits.send_buffer:
+            return False
+        self.outlet.send(frames)
+        return True
 
     def follow(self, user_id: int, position: int) -> None:
         """Push what comes after `position` in this user's mailbox."""
@@ -180,6 +219,8 @@ class Session:
             self.position = max(self.position, position)
             if not self._holds and (self._behind or self.position < self.hub.last(self.user_id)):
                 self.fall_behind()
+        if self.wishes is not None and not self._holds:
+            self.hub.extras.resume(self)
 
     def offer(self, news: News) -> None:
         """Entries were published: push those that are next, as long as the client keeps up."""

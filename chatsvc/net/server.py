@@ -9,7 +9,7 @@ from twisted.internet.protocol import Factory
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from chatsvc.chat import files, messages, people  # noqa: F401 - they fill the table of requests
+from chatsvc.chat import files, messages, people, signals  # noqa: F401 - they fill the table of requests
 from chatsvc.chat.hub import Hub
 from chatsvc.net.budget import Budget
 from chatsvc.net.connection import Connection

@@ -20,7 +20,7 @@ from chatsvc.store.protocol import Arg, Packed, packed
 from chatsvc.store.script import Route, Script
 from chatsvc.store.sent import LUA_COUNT, Brought, as_argument
 from chatsvc.tasks import Clock, Pending, Turn, as_failure, spawn
-from chatsvc.wire.errors import INTERNAL, NOT_LOGGED_IN, QUOTA_EXCEEDED, USER_NOT_FOUND, Refusal
+from chatsvc.wire.errors import INTERNAL, NOT_LOGGED_IN, NOT_TAKEN, QUOTA_EXCEEDED, USER_NOT_FOUND, Refusal
 
 log = Logger()
 
@@ -87,23 +87,29 @@ _APPEND = Script(
     + LUA_INDEX
     + LUA_COUNT
     + """
-local results, bound, exists = {}, {}, {}
+local results, bound, takes = {}, {}, {}
 publishing(function()
   for i = 2, #ARGV, 8 do
     local sender, target = '{u:' .. ARGV[i] .. '}', '{u:' .. ARGV[i + 2] .. '}'
     local device, text, file, brought = ARGV[i + 1], ARGV[i + 5], ARGV[i + 6], ARGV[i + 7]
     local again = sender .. ':repeat:' .. ARGV[i + 3]
     local result = 'stored'
+    if takes[target] == nil then
+      local record = call('HMGET', target, 'username', 'blocks')
+      takes[target] = record[1] and (record[2] and 'some' or 'all')
+    end
     local is_bound = bound[sender] == device or call('SISMEMBER', sender .. ':devices', device) == 1
     if not is_bound and call('EXISTS', again) == 0 then
       result = 'unbound'
-    elseif not exists[target] and call('EXISTS', target) == 0 then
+    elseif not takes[target] then
       result = 'no target'
+    elseif takes[target] == 'some' and call('SISMEMBER', target .. ':blocked', ARGV[i]) == 1
+      and call('EXISTS', again) == 0 then
+      result = 'blocked'
     elseif brought ~= '' and not count(sender, brought, call('EXISTS', again) == 1) then
       result = 'too much'
     else
       if is_bound then bound[sender] = device end
-      exists[target] = true
       if call('SET', again, '', 'NX', 'EX', ARGV[i + 4]) then
         deliver(sender, device, text)
         index(sender, file)
@@ -123,7 +129,12 @@ _ARGUMENTS = 8
 SCRIPTS = (_APPEND,)
 
 #: What a sender is told of a message that the scripts do not store, by what they say of it.
-REFUSED = {b"unbound": NOT_LOGGED_IN, b"no target": USER_NOT_FOUND, b"too much": QUOTA_EXCEEDED}
+REFUSED = {
+    b"unbound": NOT_LOGGED_IN,
+    b"no target": USER_NOT_FOUND,
+    b"blocked": NOT_TAKEN,
+    b"too much": QUOTA_EXCEEDED,
+}
 
 
 def entry_text(origin: str, flags: bytes, message: bytes) -> bytes:

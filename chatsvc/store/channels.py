@@ -1,4 +1,4 @@
-"""The subscriptions of one node: a sharded channel for each user, or device, of whom it must hear.
+"""The subscriptions of one node: a sharded channel for each user, device or presence of which it must hear.
 
 What was published while a subscription did not stand is lost; who is told that it stands (again) must
 look into the mailbox for what it missed.
@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from twisted.logger import Logger
 
 from chatsvc.store import keys
+from chatsvc.store.keys import Whose
 from chatsvc.store.link import Link
 from chatsvc.tasks import Clock, Pending
 
@@ -39,19 +40,19 @@ class _Subscription:
 
 
 class Channels:
-    """Which channels this node hears; ``whose`` is a user by id, or a device."""
+    """Which channels this node hears."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         #: Where to subscribe; to be set before the first subscription.
         self.links: Subscribers
         #: Called with the text of each publication.
-        self.on_message: Callable[[int | str, bytes], None] = lambda whose, data: None
+        self.on_message: Callable[[Whose, bytes], None] = lambda whose, data: None
         #: Called each time a subscription has come to stand.
-        self.on_subscribed: Callable[[int | str], None] = lambda whose: None
-        self._wanted: dict[int | str, _Subscription] = {}
+        self.on_subscribed: Callable[[Whose], None] = lambda whose: None
+        self._wanted: dict[Whose, _Subscription] = {}
 
-    async def subscribe(self, whose: int | str, wait: float) -> None:
+    async def subscribe(self, whose: Whose, wait: float) -> None:
         """Hear a channel; returns when the subscription stands, or after `wait` seconds anyway.
 
         Whenever it comes to stand later, `on_subscribed` tells.
@@ -69,13 +70,13 @@ class Channels:
         if timer.active():
             timer.cancel()
 
-    def unsubscribe(self, whose: int | str) -> None:
+    def unsubscribe(self, whose: Whose) -> None:
         """Hear a channel no more."""
         subscription = self._wanted.pop(whose, None)
         if subscription is not None and subscription.link is not None:
             subscription.link.tell(b"SUNSUBSCRIBE", keys.channel(whose))
 
-    def _ask(self, whose: int | str, subscription: _Subscription) -> None:
+    def _ask(self, whose: Whose, subscription: _Subscription) -> None:
         channel = keys.channel(whose)
         link = self.links.of(channel)
         if subscription.link not in (None, link):

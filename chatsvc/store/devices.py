@@ -30,17 +30,30 @@ if redis.call('HSETNX', KEYS[1], 'created', now) == 0 then return 0 end
 redis.call('EXPIRE', KEYS[1], ARGV[2])
 return 1
 """)
+#: What follows when a device is online no more: if it was the user's last one, who watches is told when.
+#: So are the user's own nodes: one where the same device has come meanwhile says that it still is online.
+_LUA_WENT = """
+local function went()
+  if redis.call('ZCOUNT', online, '(' .. now, '+inf') > 0 then return end
+  if redis.call('EXISTS', KEYS[1]) == 1 then redis.pcall('HSET', KEYS[1], 'seen', now) end
+  redis.call('SPUBLISH', KEYS[1] .. ':presence', now)
+  redis.call('SPUBLISH', KEYS[1], 'o')
+end
+"""
 #: Ends a binding on the user's side; every node is told. What left is in `gone`.
-_LUA_LEAVE = """
+_LUA_LEAVE = (
+    _LUA_WENT
+    + """
 local gone = {}
 local function leave(device)
   redis.call('SREM', devices, device)
   redis.call('ZREM', used, device)
-  redis.call('ZREM', online, device)
   redis.call('SPUBLISH', KEYS[1], 'r ' .. device)
   gone[#gone + 1] = device
+  if redis.call('ZREM', online, device) == 1 then went() end
 end
 """
+)
 #: The user's side of a binding; ARGV[3] is the password hash that was verified: it must still be the one.
 #: With it go devices whose records must have expired, as they were not used for ARGV[5] s, and, if more than
 #: ARGV[4] are left, those that were not used for longest; gives which.
@@ -111,11 +124,14 @@ return gone
 )
 #: Sets a field of a user's record, if one is named, and unbinds all devices; nothing without a record.
 _SHUT_OUT = Script(
-    """
+    _LUA_WENT
+    + """
 if redis.call('EXISTS', KEYS[1]) == 0 then return false end
 if ARGV[2] ~= '' then redis.call('HSET', KEYS[1], ARGV[2], ARGV[3]) end
 local gone = redis.call('SMEMBERS', devices)
-redis.call('DEL', devices, used, online)
+local was_online = redis.call('DEL', online) == 1
+redis.call('DEL', devices, used)
+if was_online then went() end
 for _, device in ipairs(gone) do redis.call('SPUBLISH', KEYS[1], 'r ' .. device) end
 return gone
 """,
@@ -136,10 +152,11 @@ return record
 _TOUCH = Script("redis.call('EXPIRE', KEYS[1], ARGV[2])", lasting=False)
 #: Says that devices are online; gives the mailbox's end and which of them are bound no more. A store that is
 #: full or takes no writes takes no presence (hence pcall), but mail must still be read. That a device is used
-#: is noted once an hour: presence, which is short-lived, tells the rest.
+#: is noted once an hour: presence, which is short-lived, tells the rest. Who watches hears of the first one.
 _ONLINE = Script(
     """
 local gone = {}
+local was_online = redis.call('ZCOUNT', online, '(' .. now, '+inf') > 0
 for i = 3, #ARGV do
   if redis.call('SISMEMBER', devices, ARGV[i]) == 1 then
     redis.pcall('ZADD', online, now + ARGV[2] * 1000, ARGV[i])
@@ -152,6 +169,7 @@ for i = 3, #ARGV do
 end
 redis.pcall('ZREMRANGEBYSCORE', online, '-inf', now)
 redis.pcall('EXPIRE', online, ARGV[2])
+if not was_online and #gone < #ARGV - 2 then redis.call('SPUBLISH', KEYS[1] .. ':presence', '0') end
 return {redis.call('GET', last) or '0-0', gone}
 """,
     "devices",
@@ -160,7 +178,11 @@ return {redis.call('GET', last) or '0-0', gone}
     "last",
     lasting=False,
 )
-SCRIPTS = (_CREATE, _JOIN, _POINT, _LEAVE, _UNPOINT, _NEW_PASSWORD, _SHUT_OUT, _USE, _TOUCH, _ONLINE)
+_OFFLINE = Script(
+    _LUA_WENT + "if redis.call('ZREM', online, ARGV[2]) == 1 then went() end", "online", lasting=False
+)
+_BINDINGS = (_JOIN, _POINT, _LEAVE, _UNPOINT, _NEW_PASSWORD, _SHUT_OUT)
+SCRIPTS = (_CREATE, *_BINDINGS, _USE, _TOUCH, _ONLINE, _OFFLINE)
 
 
 class DeviceRecord(NamedTuple):
@@ -289,7 +311,7 @@ class Devices:
 
     async def go_offline(self, user_id: int, device: str) -> None:
         """The device's last connection to this node is gone."""
-        await self._link.write(b"ZREM", keys.part(user_id, b"online"), device)
+        await self._link.script(_OFFLINE, keys.user(user_id), device)
 
     # For the operator.
 

@@ -64,6 +64,20 @@ class Added(Struct, tag="added", array_like=True, frozen=True):
     others: list[int]
 
 
+class Blocked(Struct, tag="blocked", array_like=True, frozen=True):
+    """Whom a user blocks."""
+
+    user: int
+    others: list[int]
+
+
+class Marks(Struct, tag="marks", array_like=True, frozen=True):
+    """Some of the marks between a user and contacts, as fields and values by turns."""
+
+    user: int
+    fields: list[bytes]
+
+
 class Device(Struct, tag="device", array_like=True, frozen=True):
     """A device's record, and to whom it is bound: 0 if to nobody."""
 
@@ -80,7 +94,7 @@ class Repeat(Struct, tag="repeat", array_like=True, frozen=True):
     expires: int
 
 
-Item = Counter | User | Mail | End | Cursors | Files | Sent | Added | Device | Repeat
+Item = Counter | User | Mail | End | Cursors | Files | Sent | Added | Blocked | Marks | Device | Repeat
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(list[Item])

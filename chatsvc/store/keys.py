@@ -6,6 +6,7 @@ What concerns a user carries the hash tag of that user, so that one script touch
 from __future__ import annotations
 
 import hashlib
+from typing import NamedTuple
 
 #: Where user ids are counted.
 USER_COUNTER = b"chatsvc:users"
@@ -13,6 +14,16 @@ USER_COUNTER = b"chatsvc:users"
 SWEEPER = b"chatsvc:sweeper"
 #: What is being restored, until all of it is there.
 RESTORING = b"chatsvc:restoring"
+
+
+class PresenceOf(NamedTuple):
+    """Names the channel on which is published that a user comes or goes."""
+
+    user_id: int
+
+
+#: What a channel is about: a user, by id; a device; whether a user is online.
+Whose = int | str | PresenceOf
 
 
 def name(key: str) -> bytes:
@@ -31,8 +42,8 @@ def user(user_id: int) -> bytes:
 
 
 def part(user_id: int, what: bytes) -> bytes:
-    """A key beside a user's record: devices, out, in, mail, last, cursors, repeat, files, sent, online,
-    pending."""
+    """A key beside a user's record: devices, out, in, blocked, marks, mail, last, cursors, repeat, files,
+    sent, online, pending."""
     return b"{u:%d}:%b" % (user_id, what)
 
 
@@ -113,12 +124,15 @@ def message_key(md5encoded: str) -> str:
     return hashlib.sha256(md5encoded.encode()).hexdigest()[:32]
 
 
-def channel(whose: int | str) -> bytes:
-    """The channel of all that concerns a user's online devices, or of one device's binding."""
+def channel(whose: Whose) -> bytes:
+    """The channel of all that concerns a user's online devices, of one device's binding, or of presence."""
+    if isinstance(whose, PresenceOf):
+        return part(whose.user_id, b"presence")
     return user(whose) if isinstance(whose, int) else device(whose)
 
 
-def whose_channel(channel: bytes) -> int | str:
-    """The user, or the device, whose channel this is."""
-    inside = channel[3:-1]
-    return int(inside) if channel[1:2] == b"u" else inside.decode()
+def whose_channel(channel: bytes) -> Whose:
+    """What this channel is about."""
+    if channel[1:2] != b"u":
+        return channel[3:-1].decode()
+    return user_of(channel) if channel.endswith(b"}") else PresenceOf(user_of(channel))

@@ -9,7 +9,7 @@ from typing import Any
 from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wrapClientTLS
 from twisted.internet.ssl import optionsForClientTLS
 
-from chatsvc.store import accounts, append, checks, devices, invites, mail, two_step
+from chatsvc.store import accounts, append, checks, contacts, devices, invites, mail, signals, two_step
 from chatsvc.store.accounts import Accounts
 from chatsvc.store.append import GroupCommit
 from chatsvc.store.channels import Channels
@@ -24,6 +24,7 @@ from chatsvc.store.replicas import ReplicatedLink
 from chatsvc.store.script import Script
 from chatsvc.store.sent import Sent
 from chatsvc.store.sentinel import PrimaryEndpoint, Sentinels
+from chatsvc.store.signals import Signals
 from chatsvc.store.transfer import Transfer
 from chatsvc.store.two_step import TwoStep
 from chatsvc.store.upkeep import Upkeep
@@ -50,7 +51,8 @@ class Store:
             self._slots = SlotMap(reactor, url.hosts, partial(self._link_to, name="cluster"))
         self.channels = Channels(reactor)
         self._mail_link = self._route("mail", append.SCRIPTS + mail.SCRIPTS + two_step.SCRIPTS)
-        self._link = self._route("state", accounts.SCRIPTS + devices.SCRIPTS + invites.SCRIPTS)
+        people = accounts.SCRIPTS + devices.SCRIPTS + contacts.SCRIPTS + signals.SCRIPTS
+        self._link = self._route("state", people + invites.SCRIPTS)
         self._subscriber_link = self._route(
             "subscriber", on_push=self.channels.pushed, on_ready=self.channels.ready
         )
@@ -60,6 +62,7 @@ class Store:
         self.accounts = Accounts(self._link)
         self.devices = Devices(self._link)
         self.contacts = Contacts(self._link)
+        self.signals = Signals(self._link)
         self.files = Files(self._link)
         self.sent = Sent(self._link)
         self.invites = Invites(self._link, self.scan)

@@ -7,14 +7,28 @@ messages that can have no repeat.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import msgspec
 
 from chatsvc.store import keys
 from chatsvc.store.append import REPEAT_LIFE, RETRY_LIFE, entry_parts
-from chatsvc.store.items import Added, Counter, Cursors, Device, End, Files, Item, Mail, Repeat, Sent, User
+from chatsvc.store.items import (
+    Added,
+    Blocked,
+    Counter,
+    Cursors,
+    Device,
+    End,
+    Files,
+    Item,
+    Mail,
+    Marks,
+    Repeat,
+    Sent,
+    User,
+)
 from chatsvc.store.mail import entry_id, position
 from chatsvc.store.script import Route, Script
 from chatsvc.store.sent import TOTAL
@@ -226,17 +240,14 @@ class Transfer:
             last = reached or max((place for _, place in cursors if place <= end), default=0)
         if last:
             yield End(user_id, entry_id(last))
-        for start in range(0, len(cursors), _FIELDS):
-            some = cursors[start : start + _FIELDS]
-            yield Cursors(
-                user_id, [part for device, place in some for part in (device, entry_id(min(place, last)))]
-            )
-        fields = [pair async for pair in self._fields(user_id, b"files")]
-        for start in range(0, len(fields), _FIELDS):
-            yield Files(user_id, [part for pair in fields[start : start + _FIELDS] for part in pair])
-        sizes = [pair async for pair in self._fields(user_id, b"sent") if pair[0] != TOTAL]
-        for start in range(0, len(sizes), _FIELDS):
-            yield Sent(user_id, [part for pair in sizes[start : start + _FIELDS] for part in pair])
+        for some in _in_parts([(device, entry_id(min(place, last))) for device, place in cursors]):
+            yield Cursors(user_id, some)
+        for some in _in_parts([pair async for pair in self._fields(user_id, b"files")]):
+            yield Files(user_id, some)
+        for some in _in_parts([pair async for pair in self._fields(user_id, b"sent") if pair[0] != TOTAL]):
+            yield Sent(user_id, list(some))
+        for some in _in_parts([pair async for pair in self._fields(user_id, b"marks")]):
+            yield Marks(user_id, some)
 
     async def _crossing(self, user_id: int, cut: Cut, recent: dict[int, set[bytes]]) -> list[Stored]:
         """What came to a mailbox of a cluster soon after the cut, but to the other user's before it.
@@ -284,11 +295,18 @@ class Transfer:
             if cursor == b"0":
                 return
 
-    async def _added(self, newest: int) -> AsyncIterator[Added]:
+    async def _added(self, newest: int) -> AsyncIterator[Added | Blocked]:
         for user_id in range(1, newest + 1):
-            others = sorted(map(int, await self._link.call(b"SMEMBERS", keys.part(user_id, b"out"))))
-            for start in range(0, len(others), _FIELDS):
-                yield Added(user_id, [other for other in others[start : start + _FIELDS] if other <= newest])
+            async for others in self._others(user_id, b"out", newest):
+                yield Added(user_id, others)
+            async for others in self._others(user_id, b"blocked", newest):
+                yield Blocked(user_id, others)
+
+    async def _others(self, user_id: int, part: bytes, newest: int) -> AsyncIterator[list[int]]:
+        found = map(int, await self._link.call(b"SMEMBERS", keys.part(user_id, part)))
+        others = sorted(other for other in found if other <= newest)
+        for start in range(0, len(others), _FIELDS):
+            yield others[start : start + _FIELDS]
 
     async def _device(self, key: bytes) -> Device | None:
         fields: list[bytes] = await self._link.call(b"HGETALL", key)
@@ -346,6 +364,10 @@ class Transfer:
                 await self._link.script(_PUT_SENT, keys.user(item.user), *item.fields)
             case Added():
                 await gather(self._put_added(item.user, other) for other in item.others)
+            case Blocked():
+                await self._link.write(b"SADD", keys.part(item.user, b"blocked"), *item.others)
+            case Marks():
+                await self._link.write(b"HSET", keys.part(item.user, b"marks"), *item.fields)
             case Device():
                 await self._put_device(item)
             case Repeat():
@@ -377,3 +399,9 @@ class Transfer:
         await self._link.script(_PUT_HASH, key, device.expires, *device.fields)
         if device.user and await self._exists(device.user):
             await self._link.write(b"SADD", keys.part(device.user, b"devices"), device.id)
+
+
+def _in_parts(pairs: list[tuple[bytes, bytes]]) -> Iterator[list[bytes]]:
+    """Fields and values by turns, as many as an item has."""
+    for start in range(0, len(pairs), _FIELDS):
+        yield [part for pair in pairs[start : start + _FIELDS] for part in pair]

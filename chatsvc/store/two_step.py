@@ -181,26 +181,39 @@ class TwoStep:
                 waiting.settle(result)
 
     async def _with_target(self, sender: int, group: list[Waiting]) -> list[Waiting]:
-        """Those of the group whose target exists; the others are told."""
-
-        async def exists(target: int) -> bool | Refusal:
-            try:
-                return target == sender or bool(await self._router.call(b"EXISTS", keys.user(target)))
-            except Refusal as refusal:
-                return refusal  # that one's server is away; others' may not be
-
+        """Those of the group whose target takes messages of this sender; the others are told."""
         targets = list({waiting.outgoing.target for waiting in group})
-        found = dict(zip(targets, await gather(map(exists, targets)), strict=True))
+        outcomes = await gather(self._takes(target, sender) for target in targets)
+        found = dict(zip(targets, outcomes, strict=True))
         going = []
         for waiting in group:
             outcome = found[waiting.outgoing.target]
-            if outcome is True:
+            if outcome == b"" or (outcome == b"blocked" and await self._is_repeat(waiting)):
                 going.append(waiting)
-            elif outcome is False:
-                waiting.settle(b"no target")
+            elif isinstance(outcome, bytes):
+                waiting.settle(outcome)
             else:
                 waiting.fail(outcome)
         return going
+
+    async def _takes(self, target: int, sender: int) -> bytes | Refusal:
+        """Empty if a user takes messages of a sender, else why not, as the scripts say it."""
+        if target == sender:
+            return b""
+        try:
+            name, blocks = await self._router.call(b"HMGET", keys.user(target), b"username", b"blocks")
+            if name is None:
+                return b"no target"
+            if blocks is None:
+                return b""
+            blocked = await self._router.call(b"SISMEMBER", keys.part(target, b"blocked"), sender)
+            return b"blocked" if blocked else b""
+        except Refusal as refusal:
+            return refusal  # that one's server is away; others' may not be
+
+    async def _is_repeat(self, waiting: Waiting) -> bool:
+        key = keys.part(waiting.outgoing.sender, b"repeat:" + waiting.repeat.encode())
+        return bool(await self._router.call(b"EXISTS", key))
 
     async def _second(self, target: int, group: list[Waiting]) -> None:
         args: list[bytes | str | int] = [REPEAT_LIFE]

@@ -21,6 +21,7 @@ class Violation(Exception):  # noqa: N818 - the field's word, see docs/protocol.
 
 NOT_LOGGED_IN = "User not logged in"
 USER_NOT_FOUND = "User not found"
+NOT_TAKEN = "This user does not take messages from you"
 FILE_NOT_FOUND = "File not found"
 NAME_TAKEN = "Username already exists"
 BAD_CREDENTIALS = "Invalid username or password"

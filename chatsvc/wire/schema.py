@@ -36,6 +36,12 @@ class Nothing(Struct, frozen=True):
     """A body without fields."""
 
 
+class Features(Struct, frozen=True):
+    """STATE: which features this connection is to have; None leaves them as they are."""
+
+    features: list[str] | None = None
+
+
 class Credentials(Struct, frozen=True):
     """LOGIN."""
 
@@ -64,7 +70,7 @@ class ProfileChange(Struct, frozen=True):
 
 
 class UserRef(Struct, frozen=True):
-    """PROFILE, ADDCONTACT."""
+    """PROFILE, and the requests that change a relation."""
 
     userid: int
 
@@ -74,6 +80,22 @@ class Search(Struct, frozen=True):
 
     username: str | None = None
     userid: int | None = None
+
+
+class Typing(Struct, frozen=True):
+    """TYPING, to whom; FORWARDTYPING, who."""
+
+    userid: int
+    typing: bool = True
+
+
+class Mark(Struct, frozen=True):
+    """MARK: what `userid` sent, up to a message, was got or read."""
+
+    userid: int
+    mark: Literal["delivered", "read"]
+    timestamp: int
+    md5encoded: str
 
 
 class FetchRange(Struct, frozen=True):
@@ -122,12 +144,56 @@ class UserInfo(Struct, frozen=True):
     avatar: str | None
 
 
-class Contacts(Struct, frozen=True):
-    """The answer of FETCHCONTACT."""
+class OwnInfo(UserInfo, frozen=True):
+    """The answer of a STATE that asks for features: those that the server has."""
+
+    features: list[str] | None = None
+
+
+class Contacts(Struct, frozen=True, omit_defaults=True):
+    """The answer of FETCHCONTACT; `blocked` is for those who asked for the feature."""
 
     contacts: list[UserInfo]
     pending: list[UserInfo]
     requesting: list[UserInfo]
+    blocked: list[UserInfo] | None = None
+
+
+class Presence(Struct, frozen=True):
+    """Whether a contact is online, and else since when not (ms), if that is known."""
+
+    userid: int
+    online: bool
+    lastseen: int | None
+
+
+class PresenceList(Struct, frozen=True):
+    """The push FORWARDPRESENCE."""
+
+    users: list[Presence]
+
+
+class MarkOf(Struct, frozen=True):
+    """How far a reader has got, or read, what a sender sent."""
+
+    userid: int
+    targetid: int
+    mark: Literal["delivered", "read"]
+    timestamp: int
+    md5encoded: str
+
+
+class MarkList(Struct, frozen=True):
+    """The push FORWARDMARK."""
+
+    marks: list[MarkOf]
+
+
+class Relation(Struct, frozen=True):
+    """The push FORWARDCONTACT; both are None if anything may have changed."""
+
+    userid: int | None
+    relation: Literal["contact", "pending", "requesting", "blocked", "none"] | None
 
 
 class FileInfo(Struct, frozen=True):

@@ -10,7 +10,8 @@ from typing import Any
 
 from chatsvc.store.mail import Entry
 from tests.chaos.oracle import Message, Oracle, Receipts
-from tests.fake_store import Data, FakeMail, FakeStore
+from tests.fake_data import Data
+from tests.fake_store import FakeMail, FakeStore
 from tests.simulation.clock import SimClock
 
 #: Seconds after which the end of a binding is in effect, everywhere and whatever is away.

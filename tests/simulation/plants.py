@@ -20,6 +20,7 @@ from chatsvc.net.outbox import Outbox
 from chatsvc.store import keys
 from chatsvc.store.append import Waiting
 from chatsvc.store.channels import Channels
+from chatsvc.store.keys import Whose
 from chatsvc.store.mail import Published
 from chatsvc.tasks import Pending, spawn
 
@@ -113,7 +114,7 @@ def subscribed_when_asked() -> list[Patch]:
     """A device is followed from before its subscription stands."""
 
     def at_once(original: Any) -> Any:
-        async def subscribe(self: Channels, whose: int | str, wait: float) -> None:
+        async def subscribe(self: Channels, whose: Whose, wait: float) -> None:
             spawn(original(self, whose, wait), "subscribing")
 
         return subscribe

@@ -161,7 +161,7 @@ class SimSubscriber:
         self._connect()
 
     def _connect(self) -> None:
-        self._stands: set[int | str] = set()
+        self._stands: set[keys.Whose] = set()
         self._life.over = True
         self._life = Life()
         self._there, self._back = (Line(self._clock, self._life) for _ in range(2))
@@ -188,7 +188,7 @@ class SimSubscriber:
             self._stands.discard(whose)
         self._push([command.lower(), channel, 1])
 
-    def hear(self, whose: int | str, text: bytes) -> None:
+    def hear(self, whose: keys.Whose, text: bytes) -> None:
         """The store publishes something."""
         if whose in self._stands and not (self.loses and self._random.random() < self.loses):
             self._push([b"smessage", keys.channel(whose), text])
