@@ -18,7 +18,8 @@ from chatsvc.store.transfer import CannotCut, Cut, Transfer
 from chatsvc.store.url import StoreUrl
 from chatsvc.tasks import deferred
 from chatsvc.valkey import EmbeddedStore
-from tests.stores import DEADLINE, HASH, driven, new_user, outgoing, reactor, valkey
+from chatsvc.wire.errors import NOT_TAKEN
+from tests.stores import DEADLINE, HASH, append, driven, new_user, outgoing, reactor, refused, valkey
 
 __all__ = ["valkey"]
 
@@ -105,6 +106,23 @@ async def test_all_that_is_kept_is_in_the_copy(stores: Any) -> None:
     assert await two.devices.load(device) == await one.devices.load(device)
     assert await two.upkeep.online(alice, await two.now()) == 0  # presence is not kept
     assert (await two.accounts.create("the next one", HASH)).id == bob + 1
+
+
+@driven
+async def test_who_is_blocked_is_so_in_the_copy_and_marks_are_there(stores: Any) -> None:
+    one, two = stores
+    alice, bob, carol = [await new_user(one) for _ in range(3)]
+    for user_id, other in ((bob, alice), (carol, alice), (alice, carol)):
+        await one.contacts.add(user_id, other)
+    await one.contacts.block(alice, bob)
+    await one.contacts.add(bob, alice)
+    await one.signals.mark(alice, carol, "read", b"{}", "")
+    await copy(one, two)
+    for user_id in (alice, bob, carol):
+        assert await two.contacts.of(user_id) == await one.contacts.of(user_id)
+        assert await two.contacts.blocked(user_id) == await one.contacts.blocked(user_id)
+        assert await two.signals.marks(user_id) == await one.signals.marks(user_id)
+    assert await refused(append(two, bob, alice, await device_of(two, bob))) == NOT_TAKEN
 
 
 @driven

@@ -114,7 +114,8 @@ async def _contacts(place: Place, account: Account) -> AsyncIterator[Finding]:
     user, upkeep = account.id, place.store.upkeep
     relations = await place.store.contacts.of(user)
     for other in relations.contacts + relations.pending:
-        if not await upkeep.is_added(other, user, by_other=True):
+        knows = await upkeep.is_added(other, user, by_other=True)
+        if not knows and not await place.store.contacts.has_blocked(other, user):
             yield Finding(f"User {user} has added user {other}, who does not know.")
     for other in relations.contacts + relations.requesting:
         if not await upkeep.is_added(other, user, by_other=False):

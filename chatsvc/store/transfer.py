@@ -197,8 +197,10 @@ class Transfer:
             yield User(user_id, fields)
             async for item in self._beside(user_id, cut, recent):
                 yield item
-        async for added in self._added(newest):
-            yield added
+        async for added in self._others(newest, b"out"):
+            yield Added(*added)
+        async for blocked in self._others(newest, b"blocked"):
+            yield Blocked(*blocked)
         async for keys_found in self._scan(keys.device("*")):
             for device in await gather(map(self._device, keys_found)):
                 if device is not None:
@@ -295,18 +297,13 @@ class Transfer:
             if cursor == b"0":
                 return
 
-    async def _added(self, newest: int) -> AsyncIterator[Added | Blocked]:
+    async def _others(self, newest: int, part: bytes) -> AsyncIterator[tuple[int, list[int]]]:
+        """Of all users the members of a set of other users, some at a time."""
         for user_id in range(1, newest + 1):
-            async for others in self._others(user_id, b"out", newest):
-                yield Added(user_id, others)
-            async for others in self._others(user_id, b"blocked", newest):
-                yield Blocked(user_id, others)
-
-    async def _others(self, user_id: int, part: bytes, newest: int) -> AsyncIterator[list[int]]:
-        found = map(int, await self._link.call(b"SMEMBERS", keys.part(user_id, part)))
-        others = sorted(other for other in found if other <= newest)
-        for start in range(0, len(others), _FIELDS):
-            yield others[start : start + _FIELDS]
+            found = map(int, await self._link.call(b"SMEMBERS", keys.part(user_id, part)))
+            others = sorted(other for other in found if other <= newest)
+            for start in range(0, len(others), _FIELDS):
+                yield user_id, others[start : start + _FIELDS]
 
     async def _device(self, key: bytes) -> Device | None:
         fields: list[bytes] = await self._link.call(b"HGETALL", key)
@@ -366,6 +363,7 @@ class Transfer:
                 await gather(self._put_added(item.user, other) for other in item.others)
             case Blocked():
                 await self._link.write(b"SADD", keys.part(item.user, b"blocked"), *item.others)
+                await self._link.write(b"SREM", keys.part(item.user, b"in"), *item.others)  # added in vain
             case Marks():
                 await self._link.write(b"HSET", keys.part(item.user, b"marks"), *item.fields)
             case Device():

@@ -15,7 +15,7 @@ from chatsvc.store.sent import LUA_GIVE_BACK
 
 #: The parts of a user; what repeats are recognised by is not among them, it expires by itself.
 _PARTS = (
-    *(b"devices", b"used", b"online", b"out", b"in"),
+    *(b"devices", b"used", b"online", b"out", b"in", b"blocked", b"marks"),
     *(b"mail", b"last", b"cursors", b"files", b"sent", b"pending"),
 )
 #: Fields of a hash that one call reads.
