@@ -246,7 +246,7 @@ def test_the_examples_happen(server: Service, shown: list[Shown], dialect: str) 
         player.end()
 
 
-# -- the first conversation of the README ----------------------------------------------------------
+# -- the first program of the README ----------------------------------------------------------
 
 
 def run_python(program: str) -> str:
@@ -263,7 +263,7 @@ def run_python(program: str) -> str:
     return ended.stdout
 
 
-def test_the_first_conversation_of_the_readme_prints_what_it_says(service: Callable[..., Service]) -> None:
+def test_the_first_program_of_the_readme_prints_what_it_says(service: Callable[..., Service]) -> None:
     readme = document("README.md")
     (program,) = blocks(readme, "python")
     says = re.search(r"It prints `(.+?)`", readme)
