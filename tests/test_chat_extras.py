@@ -215,3 +215,28 @@ def test_long_lists_come_in_several_pushes(scene: Scene, monkeypatch: pytest.Mon
     found = wish(scene.alice, "presence", "marks")
     assert [kind for kind, _ in found] == ["FORWARDPRESENCE"] * 2 + ["FORWARDMARK"] * 2
     assert sorted(names(found)) == ["m0", "m1", "m2"]
+
+
+def test_a_state_that_is_more_than_what_is_queued_comes_once_as_it_is_read(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chatsvc.chat.extras._IN_PUSH", 1)
+    for number in range(20):
+        other = scene.node.user(f"other{number}", SEED)
+        befriend(scene.alice, other)
+        wish(other, "marks")
+        mark(other, scene.alice.user, f"m{number:02}")
+    scene.alice.reads = False
+    scene.alice.start("STATE", {"features": ["marks"]}).result()
+    found: list[str] = []
+    while waiting := scene.alice.outlet.offset - scene.alice.outlet.written:
+        assert waiting < SEND_BUFFER + 500
+        scene.alice.flush()
+        found += names([(frame.response, frame.body) for frame in scene.alice.frames()])
+    assert sorted(found) == [f"m{number:02}" for number in range(20)]
+
+
+def test_a_kind_that_a_later_version_publishes_is_passed_over(scene: Scene) -> None:
+    wish(scene.alice, *ALL)
+    scene.store.data.publish(scene.alice.user, b"e FORWARDSOMETHING  {}")
+    assert hints(scene.alice) == []

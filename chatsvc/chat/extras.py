@@ -38,17 +38,19 @@ _IN_PUSH = 500
 
 
 class Wishes:
-    """What one connection has asked for, and whom it watches for that."""
+    """What one connection has asked for, whom it watches for that, and whether it knows all of it."""
 
-    __slots__ = ("features", "looks", "missed", "watched")
+    __slots__ = ("features", "looks", "missed", "telling", "told", "watched")
 
     def __init__(self, features: frozenset[str]) -> None:
         self.features = features
         self.watched: set[int] = set()
         #: How often it was looked who that is to be.
         self.looks = 0
-        #: Something was left out: the whole state is to be told.
-        self.missed = False
+        #: Something was left out, or nothing was told yet: the whole state is to be told; that is under way;
+        #: it was told before.
+        self.missed = True
+        self.telling = self.told = False
 
 
 class _Watched:
@@ -80,8 +82,8 @@ class Extras:
         self.forget(session)
         granted = sorted(frozenset(FEATURES.values()).intersection(wanted))
         if granted:
-            wishes = session.wishes = Wishes(frozenset(granted))
-            spawn(self._state(session, wishes, (PRESENCE, MARK)), "telling what was asked for")
+            session.wishes = Wishes(frozenset(granted))
+            self.resume(session)
         return granted
 
     def forget(self, session: Session) -> None:
@@ -93,10 +95,10 @@ class Extras:
                 self._unwatch(session, user_id)
 
     def resume(self, session: Session) -> None:
-        """The connection can be told again what it missed, if it did."""
+        """The connection can be told what it missed, if it missed anything."""
         wishes = session.wishes
-        if wishes is not None and wishes.missed:
-            spawn(self._state(session, wishes), "telling what was missed")
+        if wishes is not None and wishes.missed and not wishes.telling:
+            spawn(self._tell_all(session, wishes), "telling what was missed")
 
     def missed(self, sessions: Iterable[Session]) -> None:
         """These may have missed something."""
@@ -114,6 +116,8 @@ class Extras:
         """
         _, name, origin, body = data.split(b" ", 3)
         kind = name.decode()
+        if kind not in FEATURES:
+            return  # of a later version's node
         for session in tuple(sessions):
             if session.wishes is None or session.device is None:
                 continue
@@ -149,33 +153,30 @@ class Extras:
     def _push(self, session: Session, wishes: Wishes, kind: str, body: bytes) -> None:
         if FEATURES[kind] not in wishes.features:
             return
-        if session.tell(frame(session.outlet.dialect, envelope(kind, body))) or kind == TYPING:
-            return
-        if not wishes.missed:
+        if not session.tell(frame(session.outlet.dialect, envelope(kind, body))) and kind != TYPING:
             wishes.missed = True
             self.resume(session)
 
-    async def _state(
-        self, session: Session, wishes: Wishes, kinds: tuple[str, ...] = (PRESENCE, MARK, CONTACT)
-    ) -> None:
-        """Tell the whole state, as soon as the client reads; what is written in one piece comes first."""
+    async def _tell_all(self, session: Session, wishes: Wishes) -> None:
+        """Tell the whole state, as the client reads it; what is written in one piece comes first."""
+        wishes.telling, few = True, self._hub.limits.send_buffer // 2
         try:
-            await session.outlet.drained(self._hub.limits.send_buffer // 2)
-            if session.is_held:
-                wishes.missed = True  # until it is released
-                return
-            wishes.missed = False
-            bodies = {kind: await self._bodies(session, wishes, kind) for kind in kinds}
+            while wishes.missed and session.wishes is wishes and not session.is_held:
+                await session.outlet.drained(few)
+                wishes.missed = False
+                for kind in (PRESENCE, MARK, CONTACT) if wishes.told else (PRESENCE, MARK):
+                    for body in await self._bodies(session, wishes, kind):
+                        await session.outlet.drained(few)
+                        if session.wishes is wishes:
+                            self._push(session, wishes, kind, body)
+                wishes.told = True
         except Refusal:
             wishes.missed = True
             self._waiting.add(session)
-            return
         except Gone:
-            return
-        if session.wishes is wishes:
-            for kind, some in bodies.items():
-                for body in some:
-                    self._push(session, wishes, kind, body)
+            pass
+        finally:
+            wishes.telling = False
 
     async def _bodies(self, session: Session, wishes: Wishes, kind: str) -> list[bytes]:
         """All there is to tell of a kind."""
