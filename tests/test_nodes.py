@@ -162,3 +162,21 @@ def test_two_nodes_and_two_connections_tell_one_story(nodes: Nodes) -> None:
     foreign = [message for message in said if message["userid"] == alice.user]
     assert [[reader.push() for _ in foreign] for reader in readers] == [foreign, foreign]
     assert all(reader.silent(0.1) for reader in readers)
+
+
+def test_features_reach_over_nodes(nodes: Nodes) -> None:
+    alice, bob = nodes.one.user("seed"), nodes.two.user("seed")
+    for raw, other in ((alice, bob), (bob, alice)):
+        raw.ask_features("contacts", "marks", "presence", "typing")
+        assert raw.ask("ADDCONTACT", {"userid": other.user}).ok
+    assert alice.hint("FORWARDCONTACT") == {"userid": bob.user, "relation": "contact"}
+    assert alice.hint("FORWARDPRESENCE")["users"][0] == {"userid": bob.user, "online": True, "lastseen": None}
+    assert bob.ask("TYPING", {"userid": alice.user}).ok
+    assert alice.hint("FORWARDTYPING") == {"userid": bob.user, "typing": True}
+    mark = {"userid": alice.user, "mark": "read", "timestamp": 1, "md5encoded": "m"}
+    assert bob.ask("MARK", mark).ok
+    assert alice.hint("FORWARDMARK")["marks"] == [mark | {"userid": bob.user, "targetid": alice.user}]
+    bob.close()
+    assert not alice.hint("FORWARDPRESENCE")["users"][0]["online"]
+    nodes.one.device(bob, "seed")
+    assert alice.hint("FORWARDPRESENCE")["users"][0]["online"]
