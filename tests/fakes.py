@@ -74,6 +74,10 @@ class Gate:
         """Let the next calls of `name` ("any" for whichever comes) raise, by default `Unavailable`."""
         self._errors[name] += [error or Unavailable()] * times
 
+    def forgive(self) -> None:
+        """Let no more calls raise."""
+        self._errors.clear()
+
     def hold(self, name: str) -> None:
         """Let calls of `name` wait before they do anything; of `name` + " reply", after they did it."""
         self._held[name] = []

@@ -136,6 +136,37 @@ def test_what_was_published_while_nobody_heard_is_told_when_somebody_does(scene:
     assert names(hints(scene.alice)) == ["missed"]
 
 
+def test_who_went_while_nobody_heard_is_known_when_somebody_does(scene: Scene) -> None:
+    wish(scene.alice, "presence")
+    scene.store.channels.deaf = True
+    scene.bob.session.close()
+    assert hints(scene.alice) == []
+    scene.store.channels.stand()
+    scene.clock.advance(1)
+    _, told = hints(scene.alice)[-1]
+    assert not told["users"][0]["online"]
+
+
+def test_what_is_heard_is_newer_than_what_was_asked(scene: Scene) -> None:
+    scene.store.gate.hold("seen reply")
+    wish(scene.alice, "presence")
+    scene.bob.session.close()
+    scene.store.gate.release("seen reply")
+    [(_, told)] = hints(scene.alice)
+    assert not told["users"][0]["online"]
+
+
+def test_a_relation_that_changes_while_the_store_is_away_is_looked_at_again(scene: Scene) -> None:
+    wish(scene.alice, "presence")
+    scene.store.gate.fail("of")
+    assert scene.bob.ask("REMOVECONTACT", {"userid": scene.alice.user}).response == "UNKNOWN"
+    wish(scene.bob, "contacts")
+    assert scene.bob.ask("REMOVECONTACT", {"userid": scene.alice.user}).ok
+    assert hints(scene.alice) == []
+    scene.clock.advance(1)
+    assert PresenceOf(scene.bob.user) not in scene.store.channels.wanted
+
+
 def test_a_store_that_is_away_is_asked_again(scene: Scene) -> None:
     scene.store.gate.fail("marks")
     mark_of = wish(scene.bob, "marks")
@@ -192,6 +223,15 @@ def test_a_logout_ends_what_was_asked_for(scene: Scene) -> None:
     assert scene.alice.session.wishes is None
     assert not scene.hub.extras._watched
     assert hints(scene.alice) == []
+
+
+def test_a_former_contact_is_not_seen_though_others_here_do(scene: Scene) -> None:
+    carol = scene.node.user("carol", SEED)
+    befriend(carol, scene.bob)
+    wish(carol, "presence")
+    wish(scene.alice, "presence", "contacts")
+    assert scene.alice.ask("REMOVECONTACT", {"userid": scene.bob.user}).ok
+    assert hints(scene.alice) == [presence(scene.bob.user, online=False)]
 
 
 def test_no_more_than_so_many_are_watched(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:

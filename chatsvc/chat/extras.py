@@ -40,11 +40,13 @@ _IN_PUSH = 500
 class Wishes:
     """What one connection has asked for, whom it watches for that, and whether it knows all of it."""
 
-    __slots__ = ("features", "looks", "missed", "telling", "told", "watched")
+    __slots__ = ("features", "looks", "missed", "shown", "telling", "told", "watched")
 
     def __init__(self, features: frozenset[str]) -> None:
         self.features = features
         self.watched: set[int] = set()
+        #: Of whom the client may believe something: those, and some of whom it must be told that they went.
+        self.shown: set[int] = set()
         #: How often it was looked who that is to be.
         self.looks = 0
         #: Something was left out, or nothing was told yet: the whole state is to be told; that is under way;
@@ -170,6 +172,8 @@ class Extras:
                         if session.wishes is wishes:
                             self._push(session, wishes, kind, body)
                 wishes.told = True
+                if not wishes.missed:
+                    wishes.shown = set(wishes.watched)
         except Refusal:
             wishes.missed = True
             self._waiting.add(session)
@@ -185,7 +189,7 @@ class Extras:
             return []
         if kind == PRESENCE:
             await self._watch(session, wishes, user_id)
-            return self._presence(sorted(wishes.watched))
+            return self._presence(wishes, wishes.shown)
         if kind == MARK:
             marks = await self._hub.store.signals.marks(user_id)
             return [
@@ -194,15 +198,14 @@ class Extras:
             ]
         return [_ANY]
 
-    def _presence(self, user_ids: list[int]) -> list[bytes]:
-        users = [self._one(user_id) for user_id in user_ids]
+    def _presence(self, wishes: Wishes, user_ids: Iterable[int]) -> list[bytes]:
+        users = [self._one(wishes, user_id) for user_id in sorted(user_ids)]
         some = (users[start : start + _IN_PUSH] for start in range(0, len(users), _IN_PUSH))
         return [schema.encode(PresenceList(each)) for each in some]
 
-    def _one(self, user_id: int) -> Presence:
-        """What is known of a user; nothing, of one who is not watched."""
-        watched = self._watched.get(user_id)
-        seen = None if watched is None else watched.seen
+    def _one(self, wishes: Wishes, user_id: int) -> Presence:
+        """What is known of a user; nothing, of one whom the connection may not watch, though others do."""
+        seen = self._watched[user_id].seen if user_id in wishes.watched else None
         if seen is None:
             return Presence(user_id, False, None)
         return Presence(user_id, seen.online, seen.last or None)
@@ -220,6 +223,7 @@ class Extras:
         for gone in wishes.watched - contacts:
             self._unwatch(session, gone)
         wishes.watched = contacts
+        wishes.shown |= contacts
         for contact in contacts:
             self._watched.setdefault(contact, _Watched(self._due())).sessions.add(session)
         unknown = [contact for contact in contacts if self._watched[contact].seen is None]
@@ -237,8 +241,10 @@ class Extras:
             self._waiting.add(session)
             return
         if session.wishes is wishes:
-            for body in self._presence(sorted(before ^ wishes.watched)):
+            for body in self._presence(wishes, before ^ wishes.watched):
                 self._push(session, wishes, PRESENCE, body)
+            if not wishes.missed:
+                wishes.shown = set(wishes.watched)
 
     def _unwatch(self, session: Session, user_id: int) -> None:
         watched = self._watched.get(user_id)
@@ -278,7 +284,7 @@ class Extras:
     def _note(self, user_id: int, watched: _Watched, seen: Seen) -> None:
         known, watched.seen = watched.seen, seen
         if known is not None and known != seen:
-            [body] = self._presence([user_id])
             for session in tuple(watched.sessions):
                 if session.wishes is not None:
+                    [body] = self._presence(session.wishes, [user_id])
                     self._push(session, session.wishes, PRESENCE, body)
