@@ -87,6 +87,8 @@ class Stats:
         #: From the time at which the store took a message to that at which it was queued to a client.
         self.delivery_lag = Histogram(LAG_BOUNDS)
         self.catch_ups = 0
+        #: Pushes that are no messages, by their type.
+        self.hints: Counter[str] = Counter()
         #: Attachments, of which messages with long texts have none.
         self.uploads = 0
         self.upload_bytes = 0

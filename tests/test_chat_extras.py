@@ -77,6 +77,7 @@ def test_one_connection_asks_and_the_others_of_the_device_get_nothing(scene: Sce
     assert scene.bob.ask("TYPING", {"userid": scene.alice.user}).ok
     assert hints(scene.alice) == [("FORWARDTYPING", {"userid": scene.bob.user, "typing": True})]
     assert hints(other) == []
+    assert scene.hub.stats.hints == {"FORWARDTYPING": 1}
 
 
 def test_it_works_across_nodes(scene: Scene) -> None:
@@ -214,14 +215,14 @@ def test_nobody_is_watched_for_connections_that_are_gone(scene: Scene) -> None:
     assert PresenceOf(scene.bob.user) in wanted
     wish(second, "typing")
     assert PresenceOf(scene.bob.user) not in wanted
-    assert not scene.hub.extras._watched
+    assert scene.hub.extras.watched == 0
 
 
 def test_a_logout_ends_what_was_asked_for(scene: Scene) -> None:
     wish(scene.alice, *ALL)
     assert scene.alice.ask("LOGOUT").ok
     assert scene.alice.session.wishes is None
-    assert not scene.hub.extras._watched
+    assert scene.hub.extras.watched == 0
     assert hints(scene.alice) == []
 
 
@@ -241,7 +242,7 @@ def test_no_more_than_so_many_are_watched(scene: Scene, monkeypatch: pytest.Monk
         befriend(scene.alice, other)
     [(_, told)] = wish(scene.alice, "presence")
     assert [user["userid"] for user in told["users"]] == [scene.bob.user, others[0].user]
-    assert len(scene.hub.extras._watched) == 2
+    assert scene.hub.extras.watched == 2
     assert WATCHED_MOST >= 1000  # what docs/protocol.md says
 
 

@@ -49,6 +49,7 @@ def fake_hub() -> Any:
         "online": lambda: (2, 3),
         "store": SimpleNamespace(up=True, problem="", reconnects={"mail": 1, "state": 0, "subscriber": 2}),
         "room": SimpleNamespace(full=Full()),
+        "extras": SimpleNamespace(watched=6),
         "passwords": SimpleNamespace(running=1, waiting=4, refused=5),
     }
     vars(hub).update(parts)
@@ -177,7 +178,7 @@ def test_the_document_has_the_values_that_labels_have(world: World) -> None:
     listed = [
         (name, *each) for name, (_, labels) in documented().items() for each in labels.items() if each[1]
     ]
-    assert len(listed) == 8
+    assert len(listed) == 9
     for name, label, told in listed:
         assert {sample.labels[label] for sample in found[name].samples} == told, name
 
@@ -219,6 +220,7 @@ def test_figures_are_read_where_they_are_counted(world: World) -> None:
     assert values(found["chatsvc_slow_clients_dropped_total"]) == {(): 9}
     assert values(found["chatsvc_users_online"]) == {(): 2}
     assert values(found["chatsvc_devices_online"]) == {(): 3}
+    assert values(found["chatsvc_people_watched"]) == {(): 6}
     assert values(found["chatsvc_password_queue"]) == {("running",): 1, ("waiting",): 4}
     assert values(found["chatsvc_passwords_refused_total"]) == {(): 5}
     assert values(found["chatsvc_store_reconnects_total"]) == {

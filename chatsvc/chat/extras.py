@@ -77,6 +77,11 @@ class Extras:
         self._waiting: set[Session] = set()  # the store could not say what they are to be told
         self._looking = False
 
+    @property
+    def watched(self) -> int:
+        """How many people are watched here for whether they are online."""
+        return len(self._watched)
+
     # What connections ask for.
 
     def grant(self, session: Session, wanted: Iterable[str]) -> list[str]:
@@ -155,7 +160,9 @@ class Extras:
     def _push(self, session: Session, wishes: Wishes, kind: str, body: bytes) -> None:
         if FEATURES[kind] not in wishes.features:
             return
-        if not session.tell(frame(session.outlet.dialect, envelope(kind, body))) and kind != TYPING:
+        if session.tell(frame(session.outlet.dialect, envelope(kind, body))):
+            self._hub.stats.hints[kind] += 1
+        elif kind != TYPING:
             wishes.missed = True
             self.resume(session)
 

@@ -25,6 +25,7 @@ from prometheus_client.utils import floatToGoString
 import twisted
 from chatsvc import __version__
 from chatsvc.chat.calls import TABLE
+from chatsvc.chat.extras import FEATURES
 from chatsvc.chat.hub import Hub
 from chatsvc.disk import Disk, Room
 from chatsvc.net.server import Server
@@ -170,6 +171,10 @@ class _Figures(Collector):
         _add(lag, [], stats.delivery_lag)
         yield lag
         yield _counter("catch_ups", "Times that a connection began to read what it missed.", stats.catch_ups)
+        hints = {kind: stats.hints[kind] for kind in sorted(FEATURES)}
+        yield _counters("hints_pushed", "Pushes to clients that asked for features.", "push", hints)
+        watched = self._hub.extras.watched
+        yield _gauge("people_watched", "Users whom clients here see come and go.", watched)
 
     def _files(self) -> Iterator[Metric]:
         stats = self._hub.stats
