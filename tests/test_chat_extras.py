@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from twisted.logger import LogEvent
 
 from chatsvc.chat.extras import LOOK_INTERVAL, WATCHED_MOST
 from chatsvc.store.keys import PresenceOf
@@ -216,6 +217,19 @@ def test_nobody_is_watched_for_connections_that_are_gone(scene: Scene) -> None:
     wish(second, "typing")
     assert PresenceOf(scene.bob.user) not in wanted
     assert scene.hub.extras.watched == 0
+
+
+@pytest.mark.parametrize("call", ["of", "seen", "marks"])
+def test_who_goes_while_the_store_is_asked_is_told_nothing(
+    scene: Scene, call: str, no_unhandled_failure: list[LogEvent]
+) -> None:
+    scene.store.gate.hold(call)
+    wish(scene.alice, *ALL)
+    scene.alice.session.close()
+    scene.store.gate.release(call)
+    assert hints(scene.alice) == []
+    assert scene.hub.extras.watched == 0
+    assert no_unhandled_failure == []
 
 
 def test_a_logout_ends_what_was_asked_for(scene: Scene) -> None:

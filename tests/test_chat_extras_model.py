@@ -93,6 +93,12 @@ class World:
                 self.others.append((who, self.scene.login(NAMES[who], node)))
             case "go" if self.others:
                 self.others.pop(number % len(self.others))[1].session.close()
+            case "again" if not node.store.channels.deaf:
+                client.session.close()
+                node.store.gate.forgive()
+                new = node.client(SEED, client.token)
+                new.user = client.user
+                self.pictures[who] = Picture(new)
             case "vanish" if self.others:  # its node dies, and presence expires
                 user, gone = self.others.pop(number % len(self.others))
                 device = gone.session.device
@@ -136,7 +142,7 @@ class World:
 
 STEPS = (
     *("ADDCONTACT", "ADDCONTACT", "REMOVECONTACT", "BLOCKCONTACT", "UNBLOCKCONTACT", "MARK", "MARK"),
-    *("come", "go", "vanish", "hold", "release", "sleep", "read", "deaf", "hear", "fail", "wait"),
+    *("come", "go", "again", "vanish", "hold", "release", "sleep", "read", "deaf", "hear", "fail", "wait"),
 )
 steps = st.lists(
     st.tuples(st.sampled_from(STEPS), st.integers(0, 2), st.integers(0, 2), st.integers(1, 4)),

@@ -98,7 +98,8 @@ class Extras:
         wishes, session.wishes = session.wishes, None
         self._waiting.discard(session)
         if wishes is not None:
-            for user_id in wishes.watched:
+            watched, wishes.watched = wishes.watched, set()
+            for user_id in watched:
                 self._unwatch(session, user_id)
 
     def resume(self, session: Session) -> None:
