@@ -6,7 +6,7 @@ The server is in `tests.fake_server`. A test module takes `FIXTURES` for its own
 from __future__ import annotations
 
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import pytest
 from twisted.internet.defer import Deferred
@@ -64,7 +64,7 @@ class World:
             outcome[0].raiseException()
         return outcome[0]
 
-    def start(self) -> World:
+    def start(self) -> Self:
         self.do(self.client.start())
         return self
 

@@ -18,7 +18,16 @@ from twisted.python.failure import Failure
 from chatsvc.wire import errors
 from chatsvc.wire.frames import FrameReader, frame
 from chatsvc.wire.limits import Limits
-from chatsvc.wire.schema import Message, MessageList, MessageName, UserInfo, decode_request, encode, envelope
+from chatsvc.wire.schema import (
+    Message,
+    MessageList,
+    MessageName,
+    OwnInfo,
+    UserInfo,
+    decode_request,
+    encode,
+    envelope,
+)
 from chatsvc.wire.text import encoded
 
 #: How much a wire takes before its writer has to pause, and moves at once, in bytes.
@@ -194,6 +203,7 @@ class Server:
         self.up = True
         self.attempts = 0
         self.user: UserInfo | None = ME
+        self.features: list[str] | None = None  # those that it knows; an older server knows of none
         self.mail: list[Message] = []
         self.cursor = self.delivered = 0
         self.answers: list[tuple[int | None, int]] = []
@@ -240,7 +250,11 @@ class Server:
     # What it does unless scripted.
 
     def state(self, line: Line, request: Seen) -> Reply:
-        return Reply(info=errors.NOT_LOGGED_IN) if self.user is None else Reply(self.user)
+        if self.user is None:
+            return Reply(info=errors.NOT_LOGGED_IN)
+        if self.features is None or not request.body:
+            return Reply(self.user)
+        return Reply(OwnInfo(self.user.userid, self.user.username, self.user.avatar, self.features))
 
     def login(self, line: Line, request: Seen) -> Reply:
         self.user = ME
@@ -251,6 +265,11 @@ class Server:
     def logout(self, line: Line, request: Seen) -> Reply:
         self.user = None
         return Reply()
+
+    def typing(self, line: Line, request: Seen) -> Reply:
+        return Reply()
+
+    mark = removecontact = blockcontact = unblockcontact = typing
 
     def sendmsg(self, line: Line, request: Seen) -> Reply:
         return Reply(MessageName(request.body["md5encoded"]))

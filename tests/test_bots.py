@@ -20,7 +20,7 @@ from tests.raw import DEADLINE, in_base64
 from tests.service import ROOT, Service, wait_for
 
 PROGRAMS = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs" / "bots.md").read_text(), re.M | re.S)
-ECHO, FILES, BRIDGE = PROGRAMS
+ECHO, FILES, FRIEND, BRIDGE = PROGRAMS
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +93,17 @@ def test_the_bot_that_takes_files_has_them(
         message = person.say(bot, "YS5iaW4=", data, contenttype="file", filemd5=md5(data).hexdigest())
         assert person.push()["content"] == in_base64("I have 1000 bytes of yours.")
         assert (tmp_path / "inbox" / message["md5encoded"]).read_bytes() == data
+
+
+def test_the_bot_that_makes_friends_does_so_at_once(
+    chat: Service, start: Callable[..., subprocess.Popen[str]]
+) -> None:
+    with running(start(FRIEND)):
+        bot, person = find(chat, "friend"), chat.user()
+        assert person.ask("ADDCONTACT", {"userid": bot}).ok
+        assert person.answer().response == "FETCHCONTACT"
+        assert person.push()["content"] == in_base64(f"Hello, {person.name}!")
+        assert [one["userid"] for one in person.ask("FETCHCONTACT").body["contacts"]] == [bot]
 
 
 def test_the_bridge_posts_what_it_reads(chat: Service, start: Callable[..., subprocess.Popen[str]]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import msgspec
 import pytest
 from twisted.internet.defer import Deferred, fail, succeed
 
@@ -42,10 +43,14 @@ class Talk:
         )
         self.pushed: list[Message] = []
         self.tokens: list[int] = []
-        self.connection = Connection(self.clock, dialect, 5, 10.0, self.pushed.append, self.tokens.append)
+        self.connection = Connection(self.clock, dialect, 5, 10.0, self.push, self.tokens.append)
         self.line = Line(self.server)
         self.server.lines.append(self.line)
         join(self.clock, self.connection, self.line)
+
+    def push(self, kind: str, body: msgspec.Raw) -> None:
+        assert kind == "FORWARDMSG"
+        self.pushed.append(msgspec.json.decode(body, type=Message))
 
     def ask(self, kind: str, body: object = None, shape: Any = UserInfo, **payload: Any) -> list[Any]:
         outcome = result_of(self.connection.request(kind, body, shape, **payload))

@@ -9,13 +9,18 @@ import secrets
 import signal
 import stat
 import subprocess
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.command import Command
-from tests.raw import DEADLINE
+from tests.command import FIXTURES, Command
+from tests.raw import DEADLINE, in_base64
 from tests.service import Service, wait_for
+
+Make = Callable[..., Command]
+forker, command = FIXTURES
 
 
 def names(prefix: str) -> tuple[str, str]:
@@ -24,10 +29,10 @@ def names(prefix: str) -> tuple[str, str]:
     return f"{prefix} anna {tag}", f"{prefix} bob {tag}"
 
 
-def test_two_people_chat_from_a_shell(server: Service, tmp_path: Path) -> None:
+def test_two_people_chat_from_a_shell(command: Make, server: Service, tmp_path: Path) -> None:
     anna_name, bob_name = names("shell")
-    anna = Command(tmp_path, server, "anna").enter("register", anna_name)
-    bob = Command(tmp_path, server, "bob").enter("register", bob_name)
+    anna = command("anna").enter("register", anna_name)
+    bob = command("bob").enter("register", bob_name)
     anna.run("add", bob_name)
     [asked] = bob.records("contacts")
     assert (asked["username"], asked["relation"]) == (anna_name, "requesting")
@@ -59,9 +64,11 @@ def test_two_people_chat_from_a_shell(server: Service, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.glob(".*.part")] == []
 
 
-def test_a_script_can_rely_on_the_status_and_on_where_things_are(server: Service, tmp_path: Path) -> None:
+def test_a_script_can_rely_on_the_status_and_on_where_things_are(
+    command: Make, server: Service, tmp_path: Path
+) -> None:
     name, _ = names("script")
-    anna = Command(tmp_path, server)
+    anna = command()
     assert (
         "chatsvc login NAME"
         in anna.run("--server", "{}:{}".format(*server.address), "whoami", status=4).stderr
@@ -83,14 +90,16 @@ def test_a_script_can_rely_on_the_status_and_on_where_things_are(server: Service
     assert "no terminal" in anna.run("passwd", status=2).stderr
 
 
-def test_the_name_the_picture_and_the_password_can_be_changed(server: Service, tmp_path: Path) -> None:
+def test_the_name_the_picture_and_the_password_can_be_changed(
+    command: Make, server: Service, tmp_path: Path
+) -> None:
     name, other = names("profile")
-    anna = Command(tmp_path, server).enter("register", name)
+    anna = command().enter("register", name)
     (tmp_path / "me.png").write_bytes(b"me")
     [changed] = anna.records("profile", "--name", other, "--avatar", "me.png")
     assert (changed["username"], changed["avatar"]) == (other, "bWU=")
     assert anna.records("profile", "--no-avatar")[0]["avatar"] is None
-    second = Command(tmp_path, server, "second").enter("login", other)
+    second = command("second").enter("login", other)
     anna.environment["CHATSVC_NEW_PASSWORD"] = "a new one"
     anna.run("passwd")
     second.run("whoami", status=4)
@@ -100,39 +109,77 @@ def test_the_name_the_picture_and_the_password_can_be_changed(server: Service, t
 
 
 def test_what_comes_is_printed_at_once_and_harmlessly_until_it_is_interrupted(
-    server: Service, tmp_path: Path
+    command: Make, server: Service, tmp_path: Path
 ) -> None:
     name, _ = names("tail")
-    bob = Command(tmp_path, server).enter("register", name)
+    bob = command().enter("register", name)
     [me] = bob.records("whoami")
     anna = server.user()
     log = tmp_path / "log"
-    with (
-        log.open("wb") as file,
-        subprocess.Popen([*bob.words, "tail"], stdout=file, env=bob.environment) as tail,
-    ):
-        try:
-            for text in ("first", "\x1b[2J\u202eevil\r", "last"):
-                anna.ask("SENDMSG", anna.message(me["userid"], text))
-                wait_for(lambda: text[-4:].rstrip() in log.read_text(), f"{text!r} is printed", DEADLINE)  # noqa: B023
-        finally:
-            tail.send_signal(signal.SIGINT)
+    with log.open("wb") as file:
+        tail = subprocess.Popen(
+            [*bob.words, "tail"],
+            stdout=file, env=bob.environment,
+            # Whoever runs the tests in the background ignores SIGINT, and children inherit that.
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+        )  # fmt: skip
+    try:
+        for text in ("first", "\x1b[2J\u202eevil\r", "last"):
+            anna.ask("SENDMSG", anna.message(me["userid"], text))
+            wait_for(lambda: text[-4:].rstrip() in log.read_text(), f"{text!r} is printed", DEADLINE)  # noqa: B023
+        tail.send_signal(signal.SIGINT)
         assert tail.wait(DEADLINE) == 130
+    finally:
+        tail.kill()
+        tail.wait(DEADLINE)
     shown = log.read_text()
     assert "\\u001b[2J\\u202eevil\\u000d" in shown
     assert not {"\x1b", "\u202e", "\r"} & set(shown)
     assert bob.records("tail", "--once") == []
 
 
+def test_people_can_be_removed_and_kept_away(command: Make) -> None:
+    anna_name, bob_name = names("away")
+    anna = command("anna").enter("register", anna_name)
+    bob = command("bob").enter("register", bob_name)
+    [me] = bob.records("whoami")
+    anna.run("add", bob_name)
+    assert anna.records("remove", bob_name) == [me]
+    assert bob.records("contacts") == []
+    assert anna.records("block", bob_name) == [me]
+    assert anna.records("contacts") == [me | {"relation": "blocked"}]
+    assert f"chatsvc unblock {me['userid']}" in anna.run("contacts").stdout
+    assert "does not take messages from you" in bob.run("send", anna_name, "hello", status=1).stderr
+    assert anna.records("unblock", bob_name) == [me]
+    bob.run("send", anna_name, "hello")
+    assert "The server refused" in anna.run("block", anna_name, status=1).stderr
+
+
+def test_senders_see_that_it_was_delivered_once_it_is_printed(command: Make, server: Service) -> None:
+    name, _ = names("delivered")
+    bob = command().enter("register", name)
+    [me] = bob.records("whoami")
+    anna = server.user()
+    assert anna.ask("ADDCONTACT", {"userid": me["userid"]}).ok
+    assert anna.answer().response == "FETCHCONTACT"
+    bob.run("add", str(anna.user))
+    anna.ask_features("marks")
+    sent = [anna.say(me["userid"], in_base64(text)) for text in ("one", "two")]
+    bob.run("contacts")
+    assert [one["content"] for one in bob.records("tail", "--once")] == ["one", "two"]
+    [mark] = anna.hint("FORWARDMARK")["marks"]
+    assert (mark["mark"], mark["md5encoded"]) == ("delivered", sent[1]["md5encoded"])
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_shells_can_complete_it(shell: str, server: Service, tmp_path: Path) -> None:
-    assert "_CHATSVC_COMPLETE" in Command(tmp_path, server).run("completion", shell).stdout
+def test_shells_can_complete_it(shell: str, command: Make) -> None:
+    assert "_CHATSVC_COMPLETE" in command().run("completion", shell).stdout
 
 
-def test_it_completes_the_names_that_were_heard(server: Service, tmp_path: Path) -> None:
+def test_it_completes_the_names_that_were_heard(command: Make, server: Service, tmp_path: Path) -> None:
     name, other = names("complete")
-    anna = Command(tmp_path, server, "default").enter("register", name)
-    Command(tmp_path, server, "other").enter("register", other)
+    anna = command("default").enter("register", name)
+    command("other").enter("register", other)
     anna.run("search", other)
     anna.environment |= {
         "_CHATSVC_COMPLETE": "bash_complete", "COMP_WORDS": "chatsvc send compl", "COMP_CWORD": "2",

@@ -1,127 +1,21 @@
 """The terminal client, played by Textual's pilot: what keys and lines do, and what is shown of what comes.
 
-Its server is in memory here; with a real one it is tested in `tests/test_command.py`.
+Its server is in memory (`tests.tui_world`); with a real one it is tested in `tests/browser/test_mixed.py`.
 """
 
 from __future__ import annotations
 
-import asyncio
-import itertools
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 from textual.pilot import Pilot
 from textual.widgets import Input, Static
 
-from chatsvc.cli.archive import Stored
-from chatsvc.client import NotConnected, RequestRefused, State
+from chatsvc.client import NotConnected, State
 from chatsvc.tui import slash
 from chatsvc.tui.app import ChatApp
-from chatsvc.tui.widgets import Conversation, Line, Login, People, Said
-from chatsvc.wire.schema import Contacts, Message, UserInfo
-
-ME, BOB, EVE = UserInfo(1, "me", None), UserInfo(2, "bob", None), UserInfo(3, "eve", None)
-PEOPLE = {user.userid: user for user in (ME, BOB, EVE)}
-
-
-class FakeBackend:
-    """A chat in memory: bob is a contact, eve asks to be one."""
-
-    def __init__(self, me: UserInfo | None = ME) -> None:
-        self.me = me
-        self.on_message: Callable[[Stored], None] = lambda _: None
-        self.on_state: Callable[[State], None] = lambda _: None
-        self.added: list[int] = []
-        self.sent: list[Message] = []
-        self.refusals: list[Exception] = []
-        self.archive: list[Stored] = []
-        self.fetched: list[tuple[str, Path | None]] = []
-        self._names = (f"{number:032x}" for number in itertools.count(1))
-
-    async def start(self) -> None:
-        self.on_state(State.LOGGED_IN if self.me else State.CONNECTED)
-
-    async def enter(self, kind: str, name: str, password: str) -> None:
-        if password != "right":
-            raise RequestRefused("Invalid username or password")
-        self.me = UserInfo(1, f"{kind} {name}", None)
-
-    async def contacts(self) -> Contacts:
-        known = [BOB, *([EVE] if EVE.userid in self.added else [])]
-        return Contacts(known, [], [] if EVE.userid in self.added else [EVE])
-
-    async def find(self, who: str) -> UserInfo:
-        for user in PEOPLE.values():
-            if who in (user.username, str(user.userid)):
-                return user
-        raise RequestRefused("User not found")
-
-    async def add(self, userid: int) -> None:
-        self.added.append(userid)
-
-    async def name_of(self, userid: int) -> str:
-        return PEOPLE[userid].username
-
-    def compose(self, userid: int, text: str) -> Message:
-        return Message(
-            userid=1, targetid=userid, contenttype="plaintext",
-            content=text, timestamp=1, md5encoded=next(self._names),
-        )  # fmt: skip
-
-    async def send(self, message: Message) -> None:
-        if self.refusals:
-            raise self.refusals.pop(0)
-        self.sent.append(message)
-
-    async def send_file(self, userid: int, path: Path, progress: Callable[[int, int], None]) -> Stored:
-        data = path.read_bytes()
-        progress(len(data), len(data))
-        return Stored(1, userid, "file", path.name, 1, next(self._names), "0" * 32)
-
-    async def send_image(self, userid: int, path: Path) -> Stored:
-        return Stored(1, userid, "image", "cGljdHVyZQ==", 1, next(self._names), None)
-
-    async def get(self, prefix: str, path: Path | None, progress: Callable[[int, int], None]) -> Path:
-        self.fetched.append((prefix, path))
-        return path or Path("somewhere")
-
-    def conversation(self, userid: int, limit: int) -> list[Stored]:
-        return [one for one in self.archive if userid in (one.sender, one.target)][-limit:]
-
-    def comes(self, sender: UserInfo, text: str, target: UserInfo = ME) -> None:
-        message = Stored(
-            sender.userid, target.userid, "plaintext", text, 1_700_000_000_000, next(self._names), None
-        )
-        self.archive.append(message)
-        self.on_message(message)
-
-
-def play(backend: FakeBackend, story: Callable[[ChatApp, Pilot[None]], Awaitable[None]]) -> None:
-    """Let a story happen on a terminal of the usual size."""
-
-    async def run() -> None:
-        app = ChatApp(backend, "here:1")
-        async with app.run_test(size=(80, 24)) as pilot:
-            await pilot.pause()
-            await story(app, pilot)
-
-    asyncio.run(run())
-
-
-async def type_line(pilot: Pilot[None], text: str) -> None:
-    pilot.app.query_one(Line).value = text
-    await pilot.press("enter")
-    await pilot.pause()
-    await pilot.pause()
-
-
-def said(app: ChatApp) -> list[str]:
-    return [str(line.content) for line in app.query_one(Conversation).query(Static)]
-
-
-def people(app: ChatApp) -> list[str]:
-    return [str(option.prompt) for option in app.query_one(People).options]
+from chatsvc.tui.widgets import Line, Login, Said
+from tests.tui_world import BOB, EVE, ME, FakeBackend, people, play, said, type_line
 
 
 def test_messages_go_out_and_come_in_where_they_belong() -> None:

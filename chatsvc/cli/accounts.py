@@ -25,12 +25,10 @@ password_option = click.option(
 )
 
 
-def go(
-    work: Callable[[Session], Coroutine[Any, Any, T]], *, enters: bool = False, receives: bool = False
-) -> T:
-    """What `work` gives, for the profile and the server of this command line."""
+def go(work: Callable[[Session], Coroutine[Any, Any, T]], **needs: bool) -> T:
+    """What `work` gives, for the profile and the server of this command line; `needs` are those of `run`."""
     given = click.get_current_context().find_root().params
-    return run(given["profile_name"], given["server"], work, enters=enters, receives=receives)
+    return run(given["profile_name"], given["server"], work, **needs)
 
 
 def password_from(file: BinaryIO | None, variable: str, question: str, *, twice: bool = False) -> str:

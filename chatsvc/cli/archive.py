@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from chatsvc.cli.profiles import Unusable, make_private
 from chatsvc.wire.schema import Message
@@ -32,11 +32,18 @@ class Stored(NamedTuple):
 
     sender: int
     target: int
-    kind: str
+    kind: Literal["plaintext", "image", "file"]
     content: str
     time: int
     name: str
     file: str | None
+
+    def message(self) -> Message:
+        """The message as it was sent."""
+        return Message(
+            userid=self.sender, targetid=self.target, contenttype=self.kind, content=self.content,
+            timestamp=self.time, md5encoded=self.name, filemd5=self.file,
+        )  # fmt: skip
 
 
 class Archive:
@@ -79,6 +86,25 @@ class Archive:
             (owner, owner, other, other, owner, limit),
         )
         return list(found)[::-1]
+
+    def after(self, owner: int, sender: int, time: int, name: str) -> int:
+        """How many messages from `sender` came after one; if that is not here, how many have a later time."""
+        found = self._db.execute(
+            "SELECT place FROM messages "
+            "WHERE owner = ? AND sender = ? AND target = ? AND name = ? AND time = ?",
+            (owner, sender, owner, name, time),
+        ).fetchone()
+        if found is None:
+            column, value = "time", time
+        else:
+            column, value = "place", found[0]
+        # The signs keep it from the index: all that somebody sent may be much, and what is new is little.
+        (count,) = self._db.execute(
+            "SELECT count(*) FROM messages "  # noqa: S608
+            f"WHERE +owner = ? AND +sender = ? AND +target = ? AND {column} > ?",
+            (owner, sender, owner, value),
+        ).fetchone()
+        return int(count)
 
     def find(self, owner: int, prefix: str) -> list[Stored]:
         """Messages whose name begins so; several may have one name, the newest is the last."""

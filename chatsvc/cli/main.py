@@ -12,7 +12,7 @@ from chatsvc import __version__
 from chatsvc.cli.accounts import login, logout, passwd, profile, register, whoami
 from chatsvc.cli.chat import chat
 from chatsvc.cli.messages import get, history, send, tail
-from chatsvc.cli.people import add, contacts, search
+from chatsvc.cli.people import add, block, contacts, remove, search, unblock
 
 #: What the shells ask for completions with; click's way of naming it.
 _COMPLETE = "_CHATSVC_COMPLETE"
@@ -49,7 +49,8 @@ def main(**_: object) -> None:
 
 
 for _command in (
-    register, login, logout, whoami, passwd, profile, contacts, add, search, send, tail, history, get, chat,
+    register, login, logout, whoami, passwd, profile, contacts, add, remove, block, unblock, search,
+    send, tail, history, get, chat,
 ):  # fmt: skip
     main.add_command(_command)
 

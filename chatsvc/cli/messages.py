@@ -65,7 +65,8 @@ def send(user: str, text: tuple[str, ...], file: Path | None, image: Path | None
 def tail(once: bool, as_json: bool) -> None:
     """Print messages as they come, to and from all devices, until Ctrl-C.
 
-    First come those that this profile has not seen yet. Each is acknowledged after it is printed.
+    First come those that this profile has not seen yet. Each is acknowledged after it is printed. Its sender
+    sees then that it was delivered, and never that it was read.
     """
 
     async def work(session: Session) -> None:

@@ -15,8 +15,9 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import clientFromString
 
 from chatsvc.cli.archive import Archive, Stored
+from chatsvc.cli.marking import Marking
 from chatsvc.cli.profiles import Profile, Saved, Unusable, endpoint_of
-from chatsvc.client import Client, NotConnected, RequestRefused, State, TimedOut
+from chatsvc.client import Client, Event, NotConnected, RequestRefused, State, TimedOut
 from chatsvc.wire.errors import NOT_LOGGED_IN
 from chatsvc.wire.schema import Contacts, Message, UserInfo
 
@@ -41,11 +42,19 @@ class Session:
     """A profile that is connected to its server."""
 
     def __init__(
-        self, reactor: Any, profile: Profile, server: str | None, *, enters: bool, receives: bool
+        self,
+        reactor: Any,
+        profile: Profile,
+        server: str | None,
+        *,
+        enters: bool,
+        receives: bool,
+        extras: bool,
     ) -> None:
         """`server` is what was typed, if anything was; `enters` says that the command logs in.
 
-        With `receives`, what the mailbox holds comes into the archive and to `on_message`.
+        With `receives`, what the mailbox holds comes into the archive and to `on_message`, and its senders
+        are told that it was delivered. That needs `extras`, and so does what the server has beside messages.
         """
         self.reactor = reactor
         self.profile = profile
@@ -65,9 +74,13 @@ class Session:
             token=self._saved.token,
             on_message=self._received if receives else None,
             on_state=self._changed,
+            on_event=self._noticed if extras else None,
         )
+        self.marking = Marking(reactor, self.client)
         #: Hears when the connection comes or goes, and who logs in or out.
         self.on_state: Callable[[State], None] = lambda _: None
+        #: Hears of presence, typing, marks and changes of contacts.
+        self.on_event: Callable[[Event], None] = lambda _: None
         #: Hears each message that is new here, once it is in the archive.
         self.on_message: Callable[[Message], Coroutine[Any, Any, None]] | None = None
 
@@ -80,6 +93,7 @@ class Session:
 
     async def close(self) -> None:
         """Disconnect."""
+        await self.marking.close()
         await self.client.stop()
         self.archive.close()
 
@@ -111,16 +125,23 @@ class Session:
     async def _received(self, message: Message) -> None:
         if self.archive.add(self.me.userid, message) and self.on_message is not None:
             await self.on_message(message)
+        if message.userid != self.me.userid:
+            self.marking.note(message, "delivered")
 
     def _changed(self, state: State) -> None:
+        if state is State.LOGGED_IN:
+            self.marking.soon()
         self.on_state(state)
+
+    def _noticed(self, event: Event) -> None:
+        self.on_event(event)
 
     # People.
 
     async def contacts(self) -> Contacts:
-        """Contacts, and who asked whom to be one; their names are remembered."""
+        """Contacts, who asked whom to be one, and who is blocked; their names are remembered."""
         found = await self.client.contacts()
-        for user in (*found.contacts, *found.pending, *found.requesting):
+        for user in (*found.contacts, *found.pending, *found.requesting, *(found.blocked or ())):
             self.archive.meet(user.userid, user.username)
         return found
 
@@ -165,6 +186,7 @@ def run(
     *,
     enters: bool = False,
     receives: bool = False,
+    extras: bool = False,
 ) -> T:
     """What `work` gives, done in a reactor's run; a process has one such run. Raises `Failed`."""
     results: list[T] = []
@@ -172,7 +194,14 @@ def run(
 
     async def main(reactor: Any) -> None:
         try:
-            session = Session(reactor, Profile(profile_name), server, enters=enters, receives=receives)
+            session = Session(
+                reactor,
+                Profile(profile_name),
+                server,
+                enters=enters,
+                receives=receives,
+                extras=receives or extras,
+            )
             try:
                 results.append(await work(session))
             finally:

@@ -1,6 +1,7 @@
-"""`Client`: a device of a user, as a program sees it: log in, send, look up, transfer files, be told.
+"""`Client`: a device of a user, as a program sees it: log in, send, transfer files, be told.
 
-Frames are the connection's, reconnecting is the link's, order and acknowledgement are the inbox's.
+Frames are the connection's, reconnecting is the link's, order and acknowledgement are the inbox's, and what
+is about other people is in ``people``.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from random import random as uniform
 from types import NoneType
 from typing import Any, BinaryIO, Literal, TypeVar
 
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Raw, UnsetType, json
 from msgspec.structs import replace
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
@@ -34,11 +35,12 @@ from chatsvc.client.connection import (
 from chatsvc.client.forms import PLAIN, Form, message_name
 from chatsvc.client.inbox import Inbox
 from chatsvc.client.link import Link, within
+from chatsvc.client.people import OnEvent, People
 from chatsvc.tasks import as_failure
 from chatsvc.wire import schema
 from chatsvc.wire.errors import FILE_NOT_FOUND, NOT_LOGGED_IN
 from chatsvc.wire.frames import RELEASED, Dialect
-from chatsvc.wire.schema import Contacts, FetchRange, FileInfo, Message, MessageList, MessageName, UserInfo
+from chatsvc.wire.schema import FetchRange, FileInfo, Message, MessageList, MessageName, UserInfo
 
 log = Logger()
 T = TypeVar("T")
@@ -52,7 +54,7 @@ class State(enum.Enum):
     LOGGED_IN = "logged in"
 
 
-class Client:
+class Client(People):
     """A device of a user, on one server (``docs/protocol.md``).
 
     `endpoint` is a stream client endpoint, `token` what an earlier client of this device had in `token`;
@@ -63,7 +65,8 @@ class Client:
     `on_message` is called with each message of the user's mailbox that this device did not send itself,
     in mailbox order, once; what it returns is awaited, then the message is acknowledged. If it raises, the
     same message comes again after a pause. Without it no messages are fetched. `on_state` is called when
-    `state` has changed.
+    `state` has changed. With `on_event` the server is asked for `features`, and `on_event` is called with
+    each `Event`; what it returns runs on its own, and a failure is logged and nothing more.
 
     Methods that talk to the server raise `RequestRefused` for an ERR answer, `NotConnected` or `TimedOut`
     if no answer came, and ValueError for what no server would take. `reactor` is the clock too; `now` is
@@ -78,15 +81,16 @@ class Client:
         token: int | None = None,
         on_message: Callable[[Message], Awaitable[object] | None] | None = None,
         on_state: Callable[[State], None] | None = None,
+        on_event: OnEvent | None = None,
         dialect: Dialect = RELEASED,
         form: Form = PLAIN,
         timeout: float = 30.0,
         now: Callable[[], float] = time.time,
         random: Callable[[], float] = uniform,
     ) -> None:
+        super().__init__(form, on_event)
         self._reactor = reactor
         self._dialect = dialect
-        self._form = form
         self._timeout = timeout
         self._now = now
         self._latest = 0  # timestamp given to a message, ms
@@ -170,25 +174,6 @@ class Client:
         """Change the password; all other devices of the user are logged out."""
         change = schema.PasswordChange(self._form.password(old), self._form.password(new))
         await self._ask(self._up(), "MODIFYPASSWD", change, NoneType)
-
-    # People.
-
-    async def profile(self, user_id: int) -> UserInfo:
-        """The user of that id."""
-        return self._form.user(await self._ask(self._up(), "PROFILE", schema.UserRef(user_id), UserInfo))
-
-    async def search(self, *, name: str | None = None, userid: int | None = None) -> UserInfo:
-        """The user of exactly that name, or of that id."""
-        search = schema.Search(None if name is None else self._form.write(name), userid)
-        return self._form.user(await self._ask(self._up(), "SEARCHUSR", search, UserInfo))
-
-    async def add_contact(self, user_id: int) -> None:
-        """Ask somebody to be a contact, or accept that they asked."""
-        await self._ask(self._up(), "ADDCONTACT", schema.UserRef(user_id), NoneType)
-
-    async def contacts(self) -> Contacts:
-        """Contacts, whom I asked (pending), and who asked me (requesting)."""
-        return self._form.contacts(await self._ask(self._up(), "FETCHCONTACT", None, Contacts))
 
     # Messages.
 
@@ -334,9 +319,14 @@ class Client:
 
     async def _enter(self, kind: str, credentials: schema.Credentials) -> UserInfo:
         connection = self._up()
-        user = self._bind(connection, await self._ask(connection, kind, credentials, UserInfo))
-        assert user is not None
-        return user
+        info = await self._ask(connection, kind, credentials, UserInfo)
+        if self._on_event is not None:
+            try:
+                await self._state(connection)
+            except (RequestRefused, NotConnected, TimedOut):
+                connection.close()  # the next one asks again
+        self._bind(connection, info)
+        return self._form.user(info)
 
     async def _greet(self, connection: Connection) -> None:
         if connection.token is not None:
@@ -344,7 +334,7 @@ class Client:
 
     async def _resume(self, connection: Connection) -> UserInfo | None:
         try:
-            info = await connection.request("STATE", None, UserInfo)
+            info = await self._state(connection)
         except RequestRefused as refused:
             if refused.info != NOT_LOGGED_IN:
                 raise
@@ -370,9 +360,11 @@ class Client:
     def _token_given(self, token: int) -> None:
         self.token = token
 
-    def _pushed(self, message: Message) -> None:
-        if self._inbox is not None:
-            self._inbox.pushed(message)
+    def _pushed(self, kind: str, body: Raw) -> None:
+        if kind != "FORWARDMSG":
+            self._noticed(kind, body)
+        elif self._inbox is not None:
+            self._inbox.pushed(json.decode(body, type=Message))
 
     async def _fetch(self, connection: Connection, what: FetchRange) -> MessageList:
         return await self._ask(connection, "FETCHMSG", what, MessageList)

@@ -25,7 +25,7 @@ from chatsvc.tasks import as_failure, spawn
 from chatsvc.wire.errors import Violation
 from chatsvc.wire.frames import RELEASED, Dialect, FrameReader, Head, frame
 from chatsvc.wire.limits import JSON_CEILING, JSON_DISCARD_CEILING, KIB, PAYLOAD_CEILING, Limits
-from chatsvc.wire.schema import Ack, Contacts, Message, Request, Response, Token, encode
+from chatsvc.wire.schema import Ack, Contacts, Request, Response, Token, encode
 
 log = Logger()
 T = TypeVar("T")
@@ -105,7 +105,7 @@ class Connection(Protocol):
 
     `token` names the device; the server gives one to a connection that has none, or an unknown one.
     `timeout` is how long, in seconds, a request may see no progress before the connection is given up.
-    `on_push` hears each FORWARDMSG, `on_token` each new token.
+    `on_push` hears the type and the body of each push, `on_token` each new token.
     """
 
     transport: Any
@@ -116,7 +116,7 @@ class Connection(Protocol):
         dialect: Dialect = RELEASED,
         token: int | None = None,
         timeout: float = 30.0,
-        on_push: Callable[[Message], None] = lambda _: None,
+        on_push: Callable[[str, Raw], None] = lambda _, __: None,
         on_token: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._clock = clock
@@ -299,8 +299,8 @@ class Connection(Protocol):
         assert head.json is not None  # our limit is where the reader refuses, so it throws nothing away
         response = _responses.decode(head.json)
         kind = response.response
-        if kind == "FORWARDMSG":
-            self._on_push(msgspec.json.decode(response.body, type=Message))
+        if kind.startswith("FORWARD"):
+            self._on_push(kind, response.body)
         elif kind == "TOKEN":
             self.token = msgspec.json.decode(response.body, type=Token).tokenid
             self._on_token(self.token)

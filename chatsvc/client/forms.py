@@ -54,8 +54,16 @@ class Form(NamedTuple):
 
     def contacts(self, wire: Contacts) -> Contacts:
         """`wire` with its names as the program gets them."""
-        lists = (wire.contacts, wire.pending, wire.requesting)
-        return Contacts(*([self.user(user) for user in users] for users in lists))
+
+        def named(users: list[UserInfo]) -> list[UserInfo]:
+            return [self.user(user) for user in users]
+
+        return Contacts(
+            named(wire.contacts),
+            named(wire.pending),
+            named(wire.requesting),
+            None if wire.blocked is None else named(wire.blocked),
+        )
 
 
 #: As the released client does: base64 of UTF-8, passwords as an MD5. What is not canonical base64 is

@@ -15,8 +15,8 @@ from twisted.internet.defer import Deferred
 from chatsvc.cli.archive import Stored
 from chatsvc.cli.fetching import fetch, stored
 from chatsvc.cli.session import Session
-from chatsvc.client import State
-from chatsvc.wire.schema import Contacts, Message, UserInfo
+from chatsvc.client import Event, State
+from chatsvc.wire.schema import Contacts, MarkOf, Message, UserInfo
 
 T = TypeVar("T")
 
@@ -24,13 +24,18 @@ T = TypeVar("T")
 class Backend(Protocol):
     """A chat, for an application that runs on asyncio. What fails raises what `chatsvc.client` does."""
 
-    #: Called with each message that is new here, and whenever the connection comes or goes.
+    #: Called with each message that is new here, when the connection comes or goes, and with other events.
     on_message: Callable[[Stored], None]
     on_state: Callable[[State], None]
+    on_event: Callable[[Event], None]
 
     @property
     def me(self) -> UserInfo | None:
         """Who is logged in."""
+
+    @property
+    def features(self) -> frozenset[str]:
+        """What the server has beside messages."""
 
     async def start(self) -> None:
         """Connect, and stay connected."""
@@ -39,13 +44,31 @@ class Backend(Protocol):
         """Log in, or register."""
 
     async def contacts(self) -> Contacts:
-        """Contacts, and who asked whom."""
+        """Contacts, who asked whom, and who is blocked."""
 
     async def find(self, who: str) -> UserInfo:
         """Somebody, by name or id."""
 
     async def add(self, userid: int) -> None:
         """Ask somebody to be a contact, or accept."""
+
+    async def remove(self, userid: int) -> None:
+        """End the relation with somebody."""
+
+    async def block(self, userid: int) -> None:
+        """End it, and take no messages from them."""
+
+    async def unblock(self, userid: int) -> None:
+        """Take messages from them again."""
+
+    async def typing(self, userid: int, typing: bool) -> None:
+        """Tell somebody that something is being written to them, or no more."""
+
+    def read(self, message: Stored) -> None:
+        """Have its sender told soon that it was read, and all before it."""
+
+    def after(self, mark: MarkOf) -> int:
+        """How many messages there are from whom a mark is for, after those that it stands for."""
 
     async def name_of(self, userid: int) -> str:
         """Somebody's name."""
@@ -76,11 +99,16 @@ class SessionBackend:
         self._session = session
         session.on_message = self._received
         session.on_state = self._changed
+        session.on_event = self._noticed
         self.on_message: Callable[[Stored], None] = lambda _: None
         self.on_state: Callable[[State], None] = lambda _: None
+        self.on_event: Callable[[Event], None] = lambda _: None
 
     def _changed(self, state: State) -> None:
         self.on_state(state)
+
+    def _noticed(self, event: Event) -> None:
+        self.on_event(event)
 
     async def _received(self, message: Message) -> None:
         self.on_message(stored(message))
@@ -93,6 +121,11 @@ class SessionBackend:
         """Who is logged in."""
         return self._session.client.user
 
+    @property
+    def features(self) -> frozenset[str]:
+        """What the server has beside messages."""
+        return self._session.client.features
+
     async def start(self) -> None:
         """Connect, and stay connected."""
         await self._do(self._session.open(logged_in=False))
@@ -104,7 +137,7 @@ class SessionBackend:
         self._session.remember()
 
     async def contacts(self) -> Contacts:
-        """Contacts, and who asked whom."""
+        """Contacts, who asked whom, and who is blocked."""
         return await self._do(self._session.contacts())
 
     async def find(self, who: str) -> UserInfo:
@@ -114,6 +147,32 @@ class SessionBackend:
     async def add(self, userid: int) -> None:
         """Ask somebody to be a contact, or accept."""
         await self._do(self._session.client.add_contact(userid))
+
+    async def remove(self, userid: int) -> None:
+        """End the relation with somebody."""
+        await self._do(self._session.client.remove_contact(userid))
+
+    async def block(self, userid: int) -> None:
+        """End it, and take no messages from them."""
+        await self._do(self._session.client.block_contact(userid))
+
+    async def unblock(self, userid: int) -> None:
+        """Take messages from them again."""
+        await self._do(self._session.client.unblock_contact(userid))
+
+    async def typing(self, userid: int, typing: bool) -> None:
+        """Tell somebody that something is being written to them, or no more."""
+        await self._do(self._session.client.typing(userid, typing))
+
+    def read(self, message: Stored) -> None:
+        """Have its sender told soon that it was read, and all before it."""
+        self._session.marking.note(message.message(), "read")
+
+    def after(self, mark: MarkOf) -> int:
+        """How many messages there are from whom a mark is for, after those that it stands for."""
+        return self._session.archive.after(
+            self._session.me.userid, mark.targetid, mark.timestamp, mark.md5encoded
+        )
 
     async def name_of(self, userid: int) -> str:
         """Somebody's name."""

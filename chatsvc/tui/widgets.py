@@ -6,7 +6,7 @@ They show what they are given; what that is, and what follows from keys, is know
 from __future__ import annotations
 
 from datetime import datetime
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 from rich.text import Text
 from textual.app import ComposeResult
@@ -19,26 +19,20 @@ from textual.widgets.option_list import Option
 
 from chatsvc.cli.archive import Stored
 from chatsvc.cli.output import body, harmless
+from chatsvc.tui.roster import Person
 
 #: Lines that were typed and can be had again with the arrow keys.
 REMEMBERED = 200
 #: Messages of a conversation that are on the screen.
 SHOWN = 500
-#: What stands after one's own messages: on its way, stored, not stored.
-MARKS = {"waiting": " …", "stored": " ✓", "failed": " ✗ /retry"}
-
-
-class Person(NamedTuple):
-    """Somebody in the list. `hint` is for who is no contact yet."""
-
-    userid: int
-    name: str
-    hint: str = ""
-    unread: int = 0
+#: What stands after one's own messages.
+MARKS = {"waiting": " …", "stored": " ✓", "delivered": " ✓✓", "read": " ✓✓ read", "failed": " ✗ /retry"}
 
 
 class People(OptionList):
     """Contacts and others one talks with."""
+
+    DEFAULT_CSS = "People { width: 26; height: 1fr; border: none; background: $surface; padding: 1 0; }"
 
     def show(self, people: list[Person], current: int | None) -> None:
         """Show these, with one highlighted."""
@@ -50,6 +44,8 @@ class People(OptionList):
 
 def _label(person: Person) -> Text:
     label = Text(harmless(person.name), "bold" if person.unread else "", no_wrap=True, overflow="ellipsis")
+    if person.online:
+        label.append(" ●", "green")
     if person.unread:
         label.append(f" {person.unread}", "bold reverse")
     if person.hint:
@@ -60,14 +56,21 @@ def _label(person: Person) -> Text:
 class Said(Static):
     """One message on the screen."""
 
+    DEFAULT_CSS = "Said.own { color: $text-accent; }"
+
     def __init__(self, message: Stored, sender: str, *, own: bool, mark: str = "") -> None:
         super().__init__(classes="own" if own else "other")
         self.message = message
+        self.own = own
         self._sender = sender
+        self._mark: str | None = None
         self.mark(mark)
 
     def mark(self, mark: str) -> None:
         """Say what became of it; of others' messages there is nothing to say."""
+        if mark == self._mark:
+            return
+        self._mark = mark
         try:
             when = f"{datetime.fromtimestamp(self.message.time / 1000):%d %b %H:%M}"
         except (OverflowError, OSError, ValueError):
@@ -80,6 +83,16 @@ class Said(Static):
 
 class Conversation(VerticalScroll, can_focus=False):
     """What was said with one person, the newest at the bottom."""
+
+    DEFAULT_CSS = """
+    Conversation { padding: 0 1; }
+    Conversation .notice { color: $text-muted; }
+    """
+
+    @property
+    def said(self) -> list[Said]:
+        """The messages that are on the screen."""
+        return [line for line in self.children if isinstance(line, Said)]
 
     async def show(self, lines: list[Said]) -> None:
         """Show these and nothing else."""
@@ -99,6 +112,8 @@ class Conversation(VerticalScroll, can_focus=False):
 
 class Line(Input):
     """The line that is typed on, with those that were typed before."""
+
+    DEFAULT_CSS = "Line { border: tall $primary; }"
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up", "before", "Line before", show=False),
@@ -123,7 +138,8 @@ class Line(Input):
         if text.strip():
             self._typed = [*self._typed, text][-REMEMBERED:]
             self._at = len(self._typed)
-            self.value = ""
+            with self.prevent(Input.Changed):  # it is not taken back, it is sent
+                self.value = ""
             self.post_message(self.Typed(text))
 
     def action_before(self) -> None:
@@ -142,6 +158,13 @@ class Line(Input):
 
 class Login(ModalScreen[tuple[str, str, str]]):
     """Asks for a name and a password; gives ``login`` or ``register`` with both."""
+
+    DEFAULT_CSS = """
+    Login { align: center middle; }
+    #login { width: 44; height: auto; border: round $primary; padding: 1 2; }
+    #login Button { width: 100%; margin-top: 1; }
+    #why { color: $text-error; }
+    """
 
     def __init__(self, server: str, why: str = "") -> None:
         super().__init__()
