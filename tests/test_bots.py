@@ -92,7 +92,9 @@ def test_the_bot_that_takes_files_has_them(
         data = b"x" * 1000
         message = person.say(bot, "YS5iaW4=", data, contenttype="file", filemd5=md5(data).hexdigest())
         assert person.push()["content"] == in_base64("I have 1000 bytes of yours.")
-        assert (tmp_path / "inbox" / message["md5encoded"]).read_bytes() == data
+        [name] = (tmp_path / "inbox").iterdir()
+        assert name.name == "{userid}-{timestamp}".format_map(message)
+        assert name.read_bytes() == data
 
 
 def test_the_bot_that_makes_friends_does_so_at_once(

@@ -23,6 +23,8 @@ from chatsvc.wire.schema import UserInfo
 
 #: Digits of a message's id that are shown; any number of them names it.
 SHOWN_ID = 8
+#: Bytes of a file's name: less than any file system takes, with what a part of it is called.
+_LONGEST_NAME = 200
 
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print JSON, an object a line, for scripts."
@@ -94,8 +96,13 @@ def picture(message: Stored) -> bytes | None:
 
 def file_name(message: Stored) -> str:
     """A name for a message's file that stays in the directory where it is put."""
-    name = Path(harmless(message.content).replace("\\", "_")).name if message.kind == "file" else ""
-    return name.lstrip(".").replace("\n", " ")[:200] or f"{message.kind}-{message.name[:SHOWN_ID]}"
+    wanted = message.content if message.kind == "file" else ""
+    return _plain(wanted) or _plain(f"{message.kind}-{message.name[:SHOWN_ID].replace('/', '_')}")
+
+
+def _plain(text: str) -> str:
+    name = Path(harmless(text).replace("\\", "_").replace("\n", " ")).name.lstrip(".")
+    return name.encode()[:_LONGEST_NAME].decode(errors="ignore")
 
 
 @contextmanager
