@@ -7,18 +7,12 @@ from __future__ import annotations
 
 from chatsvc.store.contacts import Relations
 from chatsvc.store.signals import Seen
-from tests.fake_data import Data
-from tests.fakes import Gate, gated
-
-
-class _Part:
-    def __init__(self, data: Data, gate: Gate) -> None:
-        self._data = data
-        self.gate = gate
+from tests.fake_data import Part
+from tests.fakes import gated
 
 
 @gated
-class FakeContacts(_Part):
+class FakeContacts(Part):
     def _relation(self, user_id: int, other: int) -> str:
         user = self._data.users[user_id]
         if other in user.blocked:
@@ -81,7 +75,7 @@ class FakeContacts(_Part):
 
 
 @gated
-class FakeSignals(_Part):
+class FakeSignals(Part):
     def _is_contact(self, user_id: int, other: int) -> bool:
         user = self._data.users.get(user_id)
         return user is not None and other in user.out & user.into

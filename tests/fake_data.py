@@ -13,6 +13,7 @@ from chatsvc.store.append import Outgoing
 from chatsvc.store.files import FileEntry
 from chatsvc.store.keys import PresenceOf, Whose
 from chatsvc.store.mail import Entry, entry_id
+from tests.fakes import Gate
 
 
 class Record:
@@ -158,3 +159,11 @@ class Data:
             file = FileEntry(md5, sha256, int(size))
             user.of_message[message_key] = file
             user.by_md5[md5] = file if user.by_md5.get(md5, file) == file else None
+
+
+class Part:
+    """A part of one node's way to the data; what happens to its calls is decided at the `gate`."""
+
+    def __init__(self, data: Data, gate: Gate) -> None:
+        self._data = data
+        self.gate = gate

@@ -24,7 +24,7 @@ from chatsvc.wire.frames import SEED
 from chatsvc.wire.invites import normal
 from chatsvc.wire.text import name_key
 from tests.fake_contacts import FakeContacts, FakeSignals
-from tests.fake_data import Data, Record
+from tests.fake_data import Data, Part, Record
 from tests.fakes import FakeClient, Gate, Node, gated
 
 #: Limits of a `Scene`, small so that little exceeds them.
@@ -32,14 +32,8 @@ SEND_BUFFER = 2000
 INLINE = 1000
 
 
-class _Part:
-    def __init__(self, data: Data, gate: Gate) -> None:
-        self._data = data
-        self.gate = gate
-
-
 @gated
-class FakeAccounts(_Part):
+class FakeAccounts(Part):
     async def create(self, name: str, password_hash: bytes) -> User:
         user_id = len(self._data.users) + 1
         if self._data.names.setdefault(name_key(name), user_id) != user_id:
@@ -75,7 +69,7 @@ class FakeAccounts(_Part):
 
 
 @gated
-class FakeDevices(_Part):
+class FakeDevices(Part):
     async def create(self) -> int:
         token = 1_000_000_007 * (len(self._data.pointers) + 1)
         self._data.pointers[keys.device_id(token)] = None
@@ -154,7 +148,7 @@ class FakeDevices(_Part):
 
 
 @gated
-class FakeInvites(_Part):
+class FakeInvites(Part):
     async def create(self, code: str, uses: int, life: int) -> str:
         self._data.invites[str(normal(code))] = uses  # here nothing expires
         return code
@@ -169,7 +163,7 @@ class FakeInvites(_Part):
 
 
 @gated
-class FakeFiles(_Part):
+class FakeFiles(Part):
     async def of_message(self, user_id: int, md5encoded: str) -> FileEntry | None:
         return self._data.users[user_id].of_message.get(keys.message_key(md5encoded))
 
@@ -178,13 +172,13 @@ class FakeFiles(_Part):
 
 
 @gated
-class FakeSent(_Part):
+class FakeSent(Part):
     async def total(self, user_id: int) -> int:
         return sum(self._data.users[user_id].sent.values())
 
 
 @gated
-class FakeMail(_Part):
+class FakeMail(Part):
     async def append(self, outgoing: Outgoing) -> None:
         [result] = self._data.append([outgoing])
         if result != b"stored":
