@@ -7,15 +7,20 @@ from typing import Any
 from chatsvc.store.contacts import Relations
 from chatsvc.store.keys import PresenceOf
 from chatsvc.store.signals import Seen
-from chatsvc.wire.errors import NOT_TAKEN
+from chatsvc.store.store import Store
+from chatsvc.store.url import StoreUrl
+from chatsvc.wire.errors import NOT_TAKEN, USER_NOT_FOUND
 from tests.stores import (
+    DEADLINE,
     FIXTURES,
     append,
+    as_anybody,
     driven,
     listen,
     new_device,
     new_user,
     outgoing,
+    reactor,
     refused,
     until,
 )
@@ -106,6 +111,22 @@ async def test_who_is_blocked_can_neither_add_nor_write(store: Any, other: Any) 
     await store.contacts.add(you, me)
     await until(lambda: heard[-1:] == [told(you, "requesting")])
     assert heard[0] == told(you, "none")
+
+
+@driven
+async def test_who_is_deleted_gets_nothing_though_he_had_blocked_somebody(valkey: StoreUrl) -> None:
+    store = Store(reactor, as_anybody(valkey))
+    store.start()
+    await store.ready(DEADLINE)
+    me, you, bystander = [await new_user(store) for _ in range(3)]
+    await store.contacts.block(me, you)
+    account = await store.accounts.account(me)
+    assert account is not None
+    await store.accounts.delete(account)
+    for sender in (you, bystander):
+        device = await new_device(store, sender)
+        assert await refused(append(store, sender, me, device)) == USER_NOT_FOUND
+    await store.stop()
 
 
 @driven

@@ -30,7 +30,8 @@ if name ~= ARGV[2] and name ~= ARGV[3] then return 0 end
 redis.call('HSET', KEYS[1], 'username', ARGV[3])
 return 1
 """)
-SCRIPTS = (_CLAIM, _RELEASE, _RENAME)
+_DELETE = Script("redis.call('DEL', KEYS[1], blocked)", "blocked")
+SCRIPTS = (_CLAIM, _RELEASE, _RENAME, _DELETE)
 
 
 class User(NamedTuple):
@@ -140,7 +141,8 @@ class Accounts:
     async def delete(self, account: Account) -> None:
         """Free the name, and take the record away: from then on nobody can write to the user.
 
-        What lies beside the record is for `Upkeep.clear` to remove.
+        With it goes whom the user blocks, as who appends counts the two. What else lies beside the record is for
+        `Upkeep.clear` to remove.
         """
         await self._link.script(_RELEASE, keys.name(name_key(account.name)), account.id)
-        await self._link.write(b"DEL", keys.user(account.id))
+        await self._link.script(_DELETE, keys.user(account.id))

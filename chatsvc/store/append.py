@@ -78,6 +78,7 @@ end
 """
 #: Per message: sender, device, target, repeat, its life, text, file, what it brings. The text is an entry's
 #: from its origin on; a file is described by the message's key, its MD5 and where it is; see `LUA_COUNT`.
+#: A target `takes` nothing (0: there is none), all (1), or not what comes from who is blocked (2).
 #: Everything is checked before the first write of a message: scripts do not roll back. What holds for one
 #: message of a group holds for the next, so it is asked once. What was stored stays answered so when its
 #: sender was unbound since: it may be sent again because that answer was lost. The keys are those of many
@@ -95,15 +96,14 @@ publishing(function()
     local again = sender .. ':repeat:' .. ARGV[i + 3]
     local result = 'stored'
     if takes[target] == nil then
-      local record = call('HMGET', target, 'username', 'blocks')
-      takes[target] = record[1] and (record[2] and 'some' or 'all')
+      takes[target] = call('EXISTS', target, target .. ':blocked')
     end
     local is_bound = bound[sender] == device or call('SISMEMBER', sender .. ':devices', device) == 1
     if not is_bound and call('EXISTS', again) == 0 then
       result = 'unbound'
-    elseif not takes[target] then
+    elseif takes[target] == 0 then
       result = 'no target'
-    elseif takes[target] == 'some' and call('SISMEMBER', target .. ':blocked', ARGV[i]) == 1
+    elseif takes[target] == 2 and call('SISMEMBER', target .. ':blocked', ARGV[i]) == 1
       and call('EXISTS', again) == 0 then
       result = 'blocked'
     elseif brought ~= '' and not count(sender, brought, call('EXISTS', again) == 1) then

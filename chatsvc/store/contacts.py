@@ -12,8 +12,7 @@ from chatsvc.store.script import Route, Script
 
 #: One side of a change: what is taken from and put into a user's sets about another one. If that changes how
 #: the two stand to each other, as the user sees it, the user's devices are told (but the one in ARGV[3]).
-#: Marks are kept between contacts only. Who is blocked adds in vain. The record says whether there are blocks
-#: at all: who appends reads it anyway.
+#: Marks are kept between contacts only. Who is blocked adds in vain.
 _CHANGE = Script(
     """
 local added = KEYS[#KEYS]
@@ -34,14 +33,8 @@ local changes = {
       if string.match(field, '%d+') == other then redis.call('HDEL', marks, field) end
     end
   end,
-  block = function()
-    redis.call('SADD', blocked, other)
-    redis.call('HSET', KEYS[1], 'blocks', 1)
-  end,
-  unblock = function()
-    redis.call('SREM', blocked, other)
-    if redis.call('EXISTS', blocked) == 0 then redis.call('HDEL', KEYS[1], 'blocks') end
-  end,
+  block = function() redis.call('SADD', blocked, other) end,
+  unblock = function() redis.call('SREM', blocked, other) end,
 }
 if redis.call('EXISTS', KEYS[1]) == 0 then return end
 local before = relation()

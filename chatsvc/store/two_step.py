@@ -201,13 +201,13 @@ class TwoStep:
         if target == sender:
             return b""
         try:
-            name, blocks = await self._router.call(b"HMGET", keys.user(target), b"username", b"blocks")
-            if name is None:
+            blocked = keys.part(target, b"blocked")
+            there_are = await self._router.call(b"EXISTS", keys.user(target), blocked)
+            if there_are == 0:
                 return b"no target"
-            if blocks is None:
-                return b""
-            blocked = await self._router.call(b"SISMEMBER", keys.part(target, b"blocked"), sender)
-            return b"blocked" if blocked else b""
+            if there_are == 2 and await self._router.call(b"SISMEMBER", blocked, sender):
+                return b"blocked"
+            return b""
         except Refusal as refusal:
             return refusal  # that one's server is away; others' may not be
 
