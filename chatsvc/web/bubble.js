@@ -8,6 +8,15 @@ import { texts } from "./texts.js";
 
 const ONLY_EMOJI = /^(?:\p{Extended_Pictographic}|\p{Emoji_Modifier}|\u200d|\ufe0f|\s){1,12}$/u;
 
+/** What is drawn for how a message fares. */
+const ICONS = /** @type {const} */ ({
+  waiting: "clock",
+  stored: "check",
+  delivered: "checks",
+  read: "checks",
+  failed: "alert",
+});
+
 export class Bubble {
   #client;
   #url = "";
@@ -45,8 +54,7 @@ export class Bubble {
     this.message = message;
     const { state } = message;
     this.element.dataset.state = state;
-    const mark = /** @type {const} */ ({ waiting: "clock", stored: "check", failed: "alert" })[state];
-    this.#state.replaceChildren(icon(mark), hidden(state === "failed" ? texts.failed("") : texts[state]));
+    this.showMark();
     this.#trouble.replaceChildren();
     if (state === "failed") {
       this.#trouble.append(
@@ -64,6 +72,17 @@ export class Bubble {
       );
     }
     this.progress();
+  }
+
+  /** Show how far it has come: to the server, to the other one, or not. */
+  showMark() {
+    const { state } = this.message;
+    const mark = (state === "stored" && this.#client.marks.of(this.message)) || state;
+    if (this.#state.dataset.mark === mark) return;
+    const label = mark === "failed" ? texts.failed("") : texts[mark];
+    this.#state.dataset.mark = mark;
+    this.#state.title = label;
+    this.#state.replaceChildren(icon(ICONS[mark]), hidden(label));
   }
 
   /** Show how far its file has come. */

@@ -1,16 +1,22 @@
 // Who is logged in on this page, and the connection that all its parts share: made again whenever it is lost.
-// What comes in is the matter of inbox.js, what goes out of outbox.js, and who people are of people.js.
+// What comes in is the matter of inbox.js, what goes out of outbox.js, and who people are of people.js;
+// presence.js, typing.js and marks.js have what only servers with these features tell.
 
 import { hashed, shown, written } from "./forms.js";
 import { Inbox } from "./inbox.js";
 import { Link, Lost, Refused } from "./link.js";
+import { Marks } from "./marks.js";
 import { Outbox } from "./outbox.js";
 import { People } from "./people.js";
+import { Presence } from "./presence.js";
 import { texts } from "./texts.js";
+import { Typing } from "./typing.js";
 
 /** Milliseconds before the first attempt to connect again, and at most. */
 const RETRY = [500, 30_000];
 const NOT_LOGGED_IN = "User not logged in";
+/** What this page asks for beyond what every client gets (docs/protocol.md section 5.3). */
+const FEATURES = ["contacts", "marks", "presence", "typing"];
 
 /**
  * @typedef {object} Person
@@ -25,8 +31,9 @@ export function person(wire) {
 }
 
 /**
- * Its events are all named "change"; their `detail.what` says what has: "status", "me", "messages" (with
- * `detail.messages`), "conversations", "people" or "progress".
+ * Its events are all named "change"; their `detail.what` says what has: "status", "me", "people", "presence" (who is
+ * there, or writes), "messages" (with `detail.messages`), "changed", "progress" or "removed" (of `detail.message`),
+ * "marks" or "read" (of a conversation), or "request" (`detail.person` wants to be a contact).
  */
 export class Client extends EventTarget {
   /** @type {Link | null} */
@@ -39,6 +46,8 @@ export class Client extends EventTarget {
   online = false;
   /** Why there is none, in a sentence. */
   trouble = "";
+  /** Which of the features the server has. @type {Set<string>} */
+  features = new Set();
   #failures = 0;
   #timer = 0;
 
@@ -54,6 +63,9 @@ export class Client extends EventTarget {
     this.people = new People(this);
     this.inbox = new Inbox(this);
     this.outbox = new Outbox(this);
+    this.presence = new Presence(this);
+    this.typing = new Typing(this);
+    this.marks = new Marks(this);
   }
 
   /** Show who was logged in, and connect. */
@@ -64,6 +76,7 @@ export class Client extends EventTarget {
       this.me = session.me;
       await this.people.load();
     }
+    await this.marks.load();
     this.tabs.lead(() => this.#begin());
     addEventListener("online", () => this.#hurry());
     document.addEventListener("visibilitychange", () => document.hidden || this.#hurry());
@@ -146,6 +159,7 @@ export class Client extends EventTarget {
     await this.store.set("session", { token: this.token, me });
     this.tabs.tell({ kind: "session" });
     this.emit("me");
+    await this.#askFeatures(/** @type {Link} */ (this.link)).catch(() => {}); // the next connection asks again
     this.#begin();
   }
 
@@ -159,6 +173,7 @@ export class Client extends EventTarget {
     await this.store.clear();
     this.tabs.tell({ kind: "session" });
     this.people.clear();
+    this.marks.clear();
     this.emit("me");
     this.link?.close(); // the next connection is that of a new device, which gets the whole history
   }
@@ -169,7 +184,7 @@ export class Client extends EventTarget {
     clearTimeout(this.#timer);
     const link = (this.link = new Link(this.address, this.token));
     link.onClose = () => this.#closed();
-    link.onPush = (message) => this.inbox.push(message);
+    link.onPush = (kind, body) => this.#pushed(kind, body);
     try {
       await link.opened;
       if (this.me) await this.#resume(link);
@@ -186,13 +201,29 @@ export class Client extends EventTarget {
 
   async #resume(link) {
     try {
-      this.me = person(await link.ask("STATE"));
+      this.me = person(await this.#askFeatures(link));
       await this.store.set("session", { token: link.token, me: this.me });
       this.emit("me");
     } catch (error) {
       if (!(error instanceof Refused) || error.message !== NOT_LOGGED_IN) throw error;
       await this.#ended();
     }
+  }
+
+  /** Ask who is logged in, and for the features, which a server may not have. @param {Link} link */
+  async #askFeatures(link) {
+    const told = await link.ask("STATE", { features: FEATURES });
+    this.features = new Set(told.features);
+    return told;
+  }
+
+  /** @param {string} kind @param {any} body */
+  #pushed(kind, body) {
+    if (kind === "FORWARDMSG") this.inbox.push(body);
+    else if (kind === "FORWARDPRESENCE") this.presence.heard(body);
+    else if (kind === "FORWARDTYPING") this.typing.heard(body);
+    else if (kind === "FORWARDMARK") void this.marks.heard(body);
+    else if (kind === "FORWARDCONTACT") void this.people.heard(body);
   }
 
   /** Logged in on a connection, or at the head of the tabs: catch up. */
@@ -202,12 +233,15 @@ export class Client extends EventTarget {
     this.#failures = 0;
     void this.people.refresh();
     void this.outbox.resume();
+    this.marks.sendSoon();
   }
 
   #closed() {
     const was = this.online;
     this.online = false;
     this.link = null;
+    this.presence.clear();
+    this.typing.clear();
     const most = Math.min(RETRY[1], RETRY[0] * 2 ** this.#failures++);
     const delay = Math.max(RETRY[0], most * (0.5 + Math.random() / 2));
     this.#timer = setTimeout(() => this.#connect(), this.me || !was ? delay : 0);

@@ -14,6 +14,7 @@ const EMOJI = [
 const LONGEST = 20_000;
 
 export class Composer {
+  #client;
   #outbox;
   #peer;
   #input;
@@ -29,6 +30,7 @@ export class Composer {
 
   /** @param {import("./client.js").Client} client @param {number} peer @param {string} name @param {string} draft */
   constructor(client, peer, name, draft) {
+    this.#client = client;
     this.#outbox = client.outbox;
     this.#peer = peer;
     const label = texts.typeHere(name);
@@ -63,7 +65,7 @@ export class Composer {
     );
     this.#input.addEventListener("keydown", (event) => this.#key(event));
     this.#input.addEventListener("paste", (event) => this.#pasted(event));
-    this.#input.addEventListener("input", () => this.#grow());
+    this.#input.addEventListener("input", () => this.#changed());
   }
 
   /** What is written and not sent. */
@@ -99,6 +101,7 @@ export class Composer {
     if (!text) return;
     this.#input.value = "";
     this.#grow();
+    this.#client.typing.sent();
     await this.#outbox.sendText(this.#peer, text);
   }
 
@@ -117,6 +120,11 @@ export class Composer {
     void this.attach(files);
   }
 
+  #changed() {
+    this.#grow();
+    this.#client.typing.typed(this.#peer, this.#input.value);
+  }
+
   #grow() {
     this.#input.style.height = "auto";
     this.#input.style.height = `${this.#input.scrollHeight}px`;
@@ -127,6 +135,7 @@ export class Composer {
       this.#input.setRangeText(one, this.#input.selectionStart, this.#input.selectionEnd, "end");
       this.#emoji.hidePopover();
       this.focus();
+      this.#changed();
     };
     return el("button", { type: "button", onclick: insert }, one);
   }

@@ -15,7 +15,8 @@ export class Inbox {
   #pushes = [];
   /** The connection whose mailbox is to be asked. @type {import("./link.js").Link | null} */
   #behind = null;
-  #working = false;
+  /** Whether something that came is not kept yet. */
+  working = false;
 
   /** @param {import("./client.js").Client} client */
   constructor(client) {
@@ -37,8 +38,8 @@ export class Inbox {
   }
 
   async #work() {
-    if (this.#working) return;
-    this.#working = true;
+    if (this.working) return;
+    this.working = true;
     try {
       while (this.#behind || this.#pushes.length) {
         if (this.#behind) await this.#catchUp(this.#behind);
@@ -49,7 +50,8 @@ export class Inbox {
       this.#pushes = [];
       this.#client.stumble(/** @type {Error} */ (error));
     } finally {
-      this.#working = false;
+      this.working = false;
+      this.#client.marks.sendSoon();
     }
   }
 
@@ -83,6 +85,7 @@ export class Inbox {
     const mine = messages.filter((one) => one.userid === owner || one.targetid === owner);
     const added = await client.store.add(mine.map((one) => record(one, owner)));
     if (!added.length) return;
+    if (client.tabs.leads) client.marks.got(added);
     client.tabs.tell({ kind: "messages", messages: added });
     client.emit("messages", { messages: added });
   }

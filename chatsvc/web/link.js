@@ -37,7 +37,7 @@ export class Link {
   /** @type {number | null} */
   token;
   closed = false;
-  /** Called with each push's body. @type {(message: any) => void} */
+  /** Called with each push's type and body. @type {(kind: string, body: any) => void} */
   onPush = () => {};
   /** Called with a new device token. @type {(token: number) => void} */
   onToken = () => {};
@@ -190,8 +190,8 @@ export class Link {
       this.onToken(answer.body.tokenid);
       return;
     }
-    if (answer.response === "FORWARDMSG") {
-      this.onPush(answer.body);
+    if (answer.response.startsWith("FORWARD")) {
+      this.onPush(answer.response, answer.body);
       return;
     }
     const waiter = this.#waiters[0];

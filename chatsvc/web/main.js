@@ -23,9 +23,9 @@ class Page {
   #list = null;
   /** @type {ChatView | null} */
   #chat = null;
-  /** @type {import("./store.js").Conversation[]} */
-  #conversations = [];
   #user = 0;
+  /** Requests that came while nobody looked. @type {Set<number>} */
+  #requests = new Set();
   #timer = 0;
   #bannerTimer = 0;
 
@@ -54,15 +54,18 @@ class Page {
 
   // What has changed.
 
-  #changed({ what, messages, message }) {
+  #changed({ what, messages, message, person, peer }) {
     if (what === "status") this.#status();
     else if (what === "me") this.#show();
     else if (what === "people") this.#peopleChanged();
+    else if (what === "presence") this.#chat?.showPresence();
+    else if (what === "request") this.#requested(person);
     else if (what === "messages") this.#added(messages, true);
     else if (what === "changed") this.#chat?.update(message);
     else if (what === "progress") this.#chat?.progress(message);
     else if (what === "removed") this.#chat?.remove(message);
-    if (what !== "progress") this.#refreshSoon();
+    else if (what === "marks" && this.#chat?.peer === peer) this.#chat?.showMarks();
+    if (what !== "progress" && what !== "marks") this.#refreshSoon();
   }
 
   /** What another tab tells. */
@@ -77,6 +80,7 @@ class Page {
   }
 
   #added(messages, isOurs) {
+    for (const message of messages) this.#client.typing.stop(message.userid);
     this.#chat?.add(messages);
     this.#read();
     const fresh = messages.filter((/** @type {any} */ one) => one.userid !== one.owner);
@@ -84,19 +88,30 @@ class Page {
     if (!last) return;
     const name = personName(this.#client.people.get(last.userid)?.username ?? "");
     this.#announcer.textContent = texts.says(name, describe(last));
-    if (isOurs && document.hidden && this.#client.tabs.leads) this.#notify(last, name);
+    if (isOurs) this.#notify(name, describe(last), last.peer);
   }
 
-  #notify(message, name) {
+  /** Somebody wants to be a contact. @param {import("./client.js").Person | undefined} person */
+  #requested(person) {
+    if (!person) return;
+    const name = personName(person.username);
+    this.#announcer.textContent = texts.says(name, texts.wants);
+    if (!this.#isSeen) this.#requests.add(person.userid);
+    this.#notify(name, texts.wants, person.userid);
+  }
+
+  /** @param {string} name @param {string} what @param {number} peer whose conversation is shown then */
+  #notify(name, what, peer) {
+    if (!document.hidden || !this.#client.tabs.leads) return;
     if (!("Notification" in globalThis) || Notification.permission !== "granted") return;
     const note = new Notification(name, {
-      body: describe(message).slice(0, 200),
-      tag: `chat ${message.peer}`,
+      body: what.slice(0, 200),
+      tag: `chat ${peer}`,
       icon: "/icon.svg",
     });
     note.onclick = () => {
       focus();
-      void this.#open(message.peer);
+      void this.#open(peer);
       note.close();
     };
   }
@@ -110,14 +125,16 @@ class Page {
   }
 
   async #refresh() {
-    const me = this.#client.me;
-    this.#conversations = me ? await this.#store.conversations(me.userid) : [];
-    this.#list?.show(this.#conversations);
-    const unread = this.#conversations.reduce((sum, one) => sum + one.unread, 0);
+    const { me, people } = this.#client;
+    const conversations = me ? await this.#store.conversations(me.userid) : [];
+    const shown = conversations.filter((one) => !people.blocked.has(one.peer));
+    this.#list?.show(shown);
+    const unread = shown.reduce((sum, one) => sum + one.unread, this.#requests.size);
     document.title = unread ? `(${unread}) ${texts.app}` : texts.app;
   }
 
   #peopleChanged() {
+    if (this.#chat && this.#client.people.blocked.has(this.#chat.peer)) this.#back();
     this.#chat?.showPerson();
   }
 
@@ -180,12 +197,21 @@ class Page {
     this.#list?.focusSearch();
   }
 
+  get #isSeen() {
+    return !document.hidden && document.hasFocus();
+  }
+
   /** What is shown to somebody who looks has been read. */
   #read() {
-    if (!this.#chat || document.hidden || !document.hasFocus()) return;
+    if (!this.#isSeen) return;
+    if (this.#requests.size) this.#refreshSoon();
+    this.#requests.clear();
+    if (!this.#chat) return;
     const { peer } = this.#chat;
     const owner = Number(this.#client.me?.userid);
-    void this.#store.read(owner, peer).then(() => {
+    void this.#store.read(owner, peer).then((last) => {
+      if (!last) return;
+      this.#client.marks.read(last);
       this.#client.tabs.tell({ kind: "read" });
       this.#refreshSoon();
     });

@@ -1,9 +1,11 @@
-// What this browser keeps (IndexedDB): the device's token, who is logged in, messages, people, what was read.
+// What this browser keeps (IndexedDB): the device's token, who is logged in, messages, people, what was read and marked.
 // The server gives each message to a device once, so what is not kept here is gone from this page.
 
 const NAME = "chatsvc";
 /** How many messages are read at a time when somebody scrolls up. */
 export const PAGE = 50;
+/** What stays when somebody logs out: how the page looks, and whether others are told what was read. */
+const SETTINGS = ["theme", "tellsRead"];
 
 /**
  * @typedef {object} Message
@@ -18,13 +20,20 @@ export const PAGE = 50;
  * @property {"waiting" | "stored" | "failed"} state
  * @property {string} [why] it failed
  * @property {number} [size] of its file
+ * @property {number} [place] in the mailbox, as far as this browser knows: drawn like `seq`, when one of its own was
+ *   stored. What is written while a file is sent comes before it there, and may have been read when the file has not
  */
 /**
  * @typedef {object} Conversation
  * @property {number} owner @property {number} peer
  * @property {number} unread
  * @property {Message | null} last
+ * @property {MarksOfPeer} [marks] how far the other one has got and read
+ * @property {Name | null} [seen] up to where this user has read elsewhere, if that message is not here
  */
+/** @typedef {{timestamp: number, md5encoded: string}} Name of a message, among those of its sender to its receiver */
+/** @typedef {Name & {place: number | null}} Mark all messages up to that place; null: that message is not here */
+/** @typedef {{delivered?: Mark, read?: Mark}} MarksOfPeer */
 
 /** @template T @param {IDBRequest<T>} request @returns {Promise<T>} */
 function done(request) {
@@ -45,6 +54,23 @@ function committed(transaction) {
 /** @param {any} message */
 function identity({ owner, userid, targetid, md5encoded, timestamp }) {
   return [owner, userid, targetid, md5encoded, timestamp];
+}
+
+/** The newest messages of a conversation before one of them, newest first. */
+async function* newest(store, owner, peer, before = Infinity) {
+  const range = IDBKeyRange.bound([owner, peer, -Infinity], [owner, peer, before], false, true);
+  const request = store.index("conversation").openCursor(range, "prev");
+  for (let cursor = await done(request); cursor; cursor = await done(request)) {
+    yield cursor.value;
+    cursor.continue();
+  }
+}
+
+/** Whether a mark takes the place of an earlier one, so that none goes back. @param {Mark} mark @param {Mark} [before] */
+function replaces(mark, before) {
+  if (!before) return true;
+  if (mark.place !== null && before.place !== null) return mark.place >= before.place;
+  return mark.timestamp >= before.timestamp;
 }
 
 export class Store {
@@ -102,10 +128,8 @@ export class Store {
       if (await done(store.index("identity").getKey(identity(message)))) continue;
       message.seq = Number(await done(store.add(message)));
       added.push(message);
-      const known = await done(conversations.get([message.owner, message.peer]));
-      const before = known ?? { owner: message.owner, peer: message.peer, unread: 0, last: null };
-      const isNew = message.userid !== message.owner;
-      conversations.put({ ...before, unread: before.unread + Number(isNew), last: summary(message) });
+      const before = await conversation(conversations, message.owner, message.peer);
+      conversations.put({ ...before, ...unreadWith(before, message), last: summary(message) });
     }
     await finished;
     return added;
@@ -115,7 +139,12 @@ export class Store {
   async update(message) {
     const transaction = this.#db.transaction(["messages", "conversations"], "readwrite");
     const finished = committed(transaction);
-    transaction.objectStore("messages").put(message);
+    const store = transaction.objectStore("messages");
+    if (message.state === "stored" && message.place === undefined) {
+      message.place = Number(await done(store.add({}))); // the next number, which nothing else gets then
+      store.delete(message.place);
+    }
+    store.put(message);
     const conversations = transaction.objectStore("conversations");
     const known = await done(conversations.get([message.owner, message.peer]));
     if (known?.last?.seq === message.seq) conversations.put({ ...known, last: summary(message) });
@@ -134,19 +163,11 @@ export class Store {
    * @param {number} owner @param {number} peer @param {number} [before] @returns {Promise<Message[]>}
    */
   async page(owner, peer, before = Infinity) {
-    const index = this.#db.transaction("messages").objectStore("messages").index("conversation");
-    const range = IDBKeyRange.bound([owner, peer, -Infinity], [owner, peer, before], false, true);
+    const store = this.#db.transaction("messages").objectStore("messages");
     /** @type {Message[]} */
     const found = [];
-    const request = index.openCursor(range, "prev");
-    return new Promise((resolve, reject) => {
-      request.onerror = () => reject(request.error);
-      request.onsuccess = () => {
-        const cursor = request.result;
-        if (cursor && found.push(cursor.value) < PAGE) cursor.continue();
-        else resolve(found.reverse());
-      };
-    });
+    for await (const message of newest(store, owner, peer, before)) if (found.push(message) === PAGE) break;
+    return found.reverse();
   }
 
   /** Messages of ours that are not known to be stored, oldest first. @param {number} owner @returns {Promise<Message[]>} */
@@ -175,14 +196,67 @@ export class Store {
     return done(this.#db.transaction("conversations").objectStore("conversations").getAll(range));
   }
 
-  /** All of a conversation has been read. @param {number} owner @param {number} peer */
+  /**
+   * All of a conversation has been read.
+   * @param {number} owner @param {number} peer @returns {Promise<Message | null>} the newest one that was unread
+   */
   async read(owner, peer) {
-    const transaction = this.#db.transaction("conversations", "readwrite");
+    const transaction = this.#db.transaction(["messages", "conversations"], "readwrite");
     const finished = committed(transaction);
-    const store = transaction.objectStore("conversations");
-    const known = await done(store.get([owner, peer]));
-    if (known) store.put({ ...known, unread: 0 });
+    const conversations = transaction.objectStore("conversations");
+    const known = await conversation(conversations, owner, peer);
+    let last = null;
+    if (known.unread) {
+      conversations.put({ ...known, unread: 0 });
+      const messages = newest(transaction.objectStore("messages"), owner, peer);
+      for await (last of messages) if (last.userid === peer) break;
+    }
     await finished;
+    return last;
+  }
+
+  /**
+   * This user has read a conversation elsewhere, up to a message that may not be here yet.
+   * @param {number} owner @param {number} peer @param {Name} name of that message
+   */
+  async readUpTo(owner, peer, { timestamp, md5encoded }) {
+    const transaction = this.#db.transaction(["messages", "conversations"], "readwrite");
+    const finished = committed(transaction);
+    const store = transaction.objectStore("messages");
+    const conversations = transaction.objectStore("conversations");
+    const known = await conversation(conversations, owner, peer);
+    const name = { owner, userid: peer, targetid: owner, md5encoded, timestamp };
+    const seq = await done(store.index("identity").getKey(identity(name)));
+    let [looked, unread] = [0, 0];
+    for await (const message of newest(store, owner, peer)) {
+      if (looked === known.unread) break;
+      if (message.userid !== peer) continue;
+      looked++;
+      if (seq === undefined ? message.timestamp > timestamp : message.seq > seq) unread++;
+    }
+    conversations.put({ ...known, unread, seen: seq === undefined ? { timestamp, md5encoded } : null });
+    await finished;
+  }
+
+  /**
+   * The other one has got, or read, what this user wrote, up to a message that may not be here yet.
+   * @param {number} owner @param {number} peer @param {"delivered" | "read"} kind @param {Name} name of that message
+   * @returns {Promise<MarksOfPeer>} all that is known
+   */
+  async mark(owner, peer, kind, { timestamp, md5encoded }) {
+    const transaction = this.#db.transaction(["messages", "conversations"], "readwrite");
+    const finished = committed(transaction);
+    const conversations = transaction.objectStore("conversations");
+    const known = await conversation(conversations, owner, peer);
+    const name = { owner, userid: owner, targetid: peer, md5encoded, timestamp };
+    const index = transaction.objectStore("messages").index("identity");
+    const message = await done(index.get(identity(name)));
+    const place = message?.state === "stored" ? (message.place ?? message.seq) : null;
+    const mark = { timestamp, md5encoded, place };
+    const marks = replaces(mark, known.marks?.[kind]) ? { ...known.marks, [kind]: mark } : known.marks;
+    conversations.put({ ...known, marks });
+    await finished;
+    return marks ?? {};
   }
 
   /** @param {number} owner @returns {Promise<any[]>} people who were seen before */
@@ -198,15 +272,30 @@ export class Store {
     await committed(transaction);
   }
 
-  /** Forget everything but how the page looks: somebody has logged out. */
+  /** Forget everything but what was set for this browser: somebody has logged out. */
   async clear() {
     const names = ["messages", "conversations", "people", "meta"];
-    const theme = await this.get("theme");
+    const settings = await Promise.all(SETTINGS.map(async (key) => [key, await this.get(key)]));
     const transaction = this.#db.transaction(names, "readwrite");
     for (const name of names) transaction.objectStore(name).clear();
-    if (theme) transaction.objectStore("meta").put(theme, "theme");
+    for (const [key, value] of settings)
+      if (value !== undefined) transaction.objectStore("meta").put(value, key);
     await committed(transaction);
   }
+}
+
+/** @param {IDBObjectStore} conversations @returns {Promise<Conversation>} */
+async function conversation(conversations, owner, peer) {
+  return (await done(conversations.get([owner, peer]))) ?? { owner, peer, unread: 0, last: null };
+}
+
+/** What is unread with one more message. @param {Conversation} before @param {Message} message */
+function unreadWith({ unread, seen }, message) {
+  if (message.userid === message.owner) return {};
+  if (!seen) return { unread: unread + 1 };
+  const isSeen = message.timestamp === seen.timestamp && message.md5encoded === seen.md5encoded;
+  if (isSeen) return { unread: 0, seen: null };
+  return { unread: unread + Number(message.timestamp > seen.timestamp) };
 }
 
 /** What the list shows of a message; a picture is not kept twice. @param {Message} message */

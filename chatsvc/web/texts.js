@@ -5,6 +5,7 @@ const language = "en";
 const day = new Intl.DateTimeFormat(language, { weekday: "long", day: "numeric", month: "long" });
 const dayAndYear = new Intl.DateTimeFormat(language, { day: "numeric", month: "long", year: "numeric" });
 const clock = new Intl.DateTimeFormat(language, { hour: "2-digit", minute: "2-digit", hour12: false });
+const date = new Intl.DateTimeFormat(language, { day: "numeric", month: "long" });
 const short = new Intl.DateTimeFormat(language, { day: "numeric", month: "short" });
 const relative = new Intl.RelativeTimeFormat(language, { numeric: "auto" });
 
@@ -51,6 +52,8 @@ export const texts = {
   picture: "Picture",
   file: (name) => `File: ${name}`,
   unread: (count) => `${count} unread`,
+  decline: (name) => `Decline ${name}`,
+  wants: "Wants to be in your contacts",
   profile: "Profile and settings",
 
   // A conversation.
@@ -74,9 +77,43 @@ export const texts = {
   searchFound: (count) => (count === 1 ? "1 message found" : `${count} messages found`),
   start: "This is the beginning of your conversation.",
 
+  // Where people are.
+  online: "online",
+  writes: "writes\u2026",
+  /** @param {number} time ms */
+  lastSeen(time) {
+    const then = new Date(time);
+    const ago = daysAgo(then);
+    if (ago <= 0) return `last seen ${relative.format(0, "day")} at ${clock.format(time)}`;
+    if (ago === 1) return `last seen ${relative.format(-1, "day")}`;
+    const isThisYear = then.getFullYear() === new Date().getFullYear();
+    return `last seen on ${(isThisYear ? date : dayAndYear).format(time)}`;
+  },
+
+  // Contacts that are none any more.
+  more: "More",
+  removeContact: "Remove from contacts",
+  removeWhom: (name) => `Remove ${name}?`,
+  removeMeans:
+    "You will be in each other\u2019s contacts no more. Your messages stay, and you can ask again.",
+  withdraw: "Withdraw request",
+  withdrawFrom: (name) => `Withdraw your request to ${name}?`,
+  withdrawMeans: "You can ask again at any time.",
+  block: "Block",
+  blockWhom: (name) => `Block ${name}?`,
+  blockMeans:
+    "You will get no messages and no requests from this person, and neither of you sees whether the other is there. " +
+    "You can unblock them in your profile.",
+  blocked: "Blocked people",
+  nobodyBlocked: "You have blocked nobody.",
+  unblock: "Unblock",
+  unblockWhom: (name) => `Unblock ${name}`,
+
   // How a message fares.
   waiting: "Sending",
   stored: "Sent",
+  delivered: "Delivered",
+  read: "Read",
   failed: (why) => `Not sent. ${why}`,
   retry: "Try again",
   remove: "Remove",
@@ -103,6 +140,11 @@ export const texts = {
   passwordChanged: "Your password is changed. Your other devices are logged out.",
   appearance: "Appearance",
   themes: { auto: "As the system", light: "Light", dark: "Dark" },
+  privacy: "Privacy",
+  tellRead: "Tell others when I have read",
+  tellReadMeans:
+    "Otherwise your contacts see that messages have come, but not that you have read them, and your other devices go on " +
+    "to count those as unread.",
   notifications: "Notifications",
   allowNotifications: "Notify me of new messages",
   notificationsAllowed: "You are notified when this page is hidden.",

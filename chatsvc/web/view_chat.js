@@ -4,10 +4,11 @@
 import { Bubble } from "./bubble.js";
 import { Composer } from "./composer.js";
 import { el, iconButton } from "./dom.js";
+import { face, whereabouts } from "./faces.js";
 import { personName } from "./forms.js";
-import { avatar } from "./images.js";
 import { PAGE } from "./store.js";
 import { texts } from "./texts.js";
+import { relationMenu } from "./view_relation.js";
 
 /** Pixels from an end of the list at which one counts as being there. */
 const NEAR = 80;
@@ -37,6 +38,9 @@ export class ChatView {
   #searchBar;
   #found = el("span", { class: "quiet", role: "status" });
   #title = el("div", { class: "chat-title" });
+  #face = el("div");
+  #whereabouts = el("div", { class: "whereabouts" });
+  #menu;
   #composer;
   #complete = false;
   #loading = false;
@@ -49,6 +53,7 @@ export class ChatView {
     this.#name = peer === client.me?.userid ? texts.notes : personName(person?.username ?? "");
     this.#list.setAttribute("aria-label", texts.conversationWith(this.#name));
     this.#composer = new Composer(client, peer, this.#name, drafts.get(peer) ?? "");
+    this.#menu = relationMenu(client, peer, () => this.#name);
     this.#searchBar = el("div", { class: "search-bar", hidden: true }, this.#query, this.#found);
     this.element = el(
       "section",
@@ -59,6 +64,7 @@ export class ChatView {
         iconButton("back", texts.back, { class: "icon-button phone-only", onclick: actions.back }),
         this.#title,
         iconButton("search", texts.searchHere, { onclick: () => this.#toggleSearch() }),
+        this.#menu,
       ),
       this.#searchBar,
       el("div", { class: "messages-frame" }, this.#list, this.#down),
@@ -80,7 +86,7 @@ export class ChatView {
 
   /** Who the other one is may have changed. */
   showPerson() {
-    const { people, me } = this.#client;
+    const { people, features, me } = this.#client;
     const person = people.get(this.peer);
     if (person && this.peer !== me?.userid) this.#name = personName(person.username);
     const stranger =
@@ -90,18 +96,31 @@ export class ChatView {
       this.showPerson();
     };
     this.#title.replaceChildren(
-      avatar(person, "small"),
+      this.#face,
       el(
         "div",
         {},
         el("h1", {}, el("bdi", {}, this.#name)),
-        stranger && el("small", { class: "quiet" }, texts.stranger),
+        stranger ? el("small", {}, texts.stranger) : this.#whereabouts,
       ),
     );
     if (stranger) {
       const label = people.requesting.has(this.peer) ? texts.accept : texts.add;
       this.#title.append(el("button", { type: "button", class: "small", onclick: add }, label));
     }
+    this.#menu.hidden = this.peer === me?.userid || !features.has("contacts");
+    this.showPresence();
+  }
+
+  /** Whether the other one is there, or writes, may have changed. */
+  showPresence() {
+    this.#face.replaceChildren(face(this.#client, this.peer, "small"));
+    this.#whereabouts.replaceChildren(whereabouts(this.#client, this.peer) ?? "");
+  }
+
+  /** What the other one has got, or read, may have changed. */
+  showMarks() {
+    for (const bubble of this.#bubbles.values()) bubble.showMark();
   }
 
   /** Messages have come, or are being sent. @param {import("./store.js").Message[]} messages */

@@ -1,7 +1,8 @@
 // The list: conversations and contacts with what is new, who wants to be a contact, and finding people.
 // Which of them is shown beside it is decided by main.js.
 
-import { el, hidden } from "./dom.js";
+import { el, hidden, iconButton } from "./dom.js";
+import { face } from "./faces.js";
 import { personName } from "./forms.js";
 import { avatar } from "./images.js";
 import { texts } from "./texts.js";
@@ -34,6 +35,8 @@ export class ListView {
   #entries = [];
   /** @type {number | null} */
   #chosen = null;
+  /** What is shown of who wants to be a contact: whether one can decline, and who it is. @type {unknown[]} */
+  #asking = [];
 
   /**
    * @param {import("./client.js").Client} client
@@ -92,13 +95,20 @@ export class ListView {
     const active =
       document.activeElement instanceof HTMLElement ? document.activeElement.dataset.peer : undefined;
     const shown = this.#entries.filter((one) => this.#name(one.peer).toLowerCase().includes(wanted));
-    this.#list.replaceChildren(...shown.map((one) => el("li", {}, this.#entry(one))));
-    if (!this.#entries.length && !wanted)
-      this.#list.append(el("li", { class: "quiet nobody" }, texts.nobody));
+    const items = shown.map((one) => el("li", {}, this.#entry(one)));
+    if (!this.#entries.length && !wanted) items.push(el("li", { class: "quiet nobody" }, texts.nobody));
+    this.#replace(items);
     if (active)
       /** @type {HTMLElement | null} */ (
         this.#list.querySelector(`[data-peer="${CSS.escape(active)}"]`)
       )?.focus();
+  }
+
+  /** What looks as before stays: somebody may be about to press it. @param {HTMLElement[]} items */
+  #replace(items) {
+    const before = [...this.#list.children];
+    if (before.length !== items.length) this.#list.replaceChildren(...items);
+    else items.forEach((item, at) => before[at].isEqualNode(item) || before[at].replaceWith(item));
   }
 
   /** @param {Entry} entry */
@@ -107,12 +117,15 @@ export class ListView {
     const button = el(
       "button",
       { type: "button", class: "entry", dataset: { peer }, onclick: () => this.#actions.choose(peer) },
-      avatar(this.#client.people.get(peer)),
+      face(this.#client, peer),
       el(
         "span",
         { class: "entry-text" },
         el("bdi", { class: "entry-name" }, isMe ? texts.notes : this.#name(peer)),
-        el("span", { class: "entry-last", dir: "auto" }, this.#last(peer, last)),
+        this.#client.presence.of(peer)?.online && hidden(`, ${texts.online}`),
+        this.#client.typing.writes(peer)
+          ? el("span", { class: "entry-last writes" }, texts.writes)
+          : el("span", { class: "entry-last", dir: "auto" }, this.#last(peer, last)),
       ),
       el(
         "span",
@@ -144,10 +157,18 @@ export class ListView {
   }
 
   #showRequests() {
-    const { people } = this.#client;
+    const { people, features } = this.#client;
+    const canDecline = features.has("contacts");
+    const asking = [canDecline, ...[...people.requesting].map((id) => people.get(id))];
+    if (asking.length === this.#asking.length && asking.every((one, at) => one === this.#asking[at])) return;
+    this.#asking = asking;
     const rows = [...people.requesting].map((id) =>
       this.#row(
         people.get(id),
+        canDecline &&
+          iconButton("close", texts.decline(this.#name(id)), {
+            onclick: () => this.#tried(people.remove(id)),
+          }),
         el("button", { type: "button", class: "primary small", onclick: () => this.#add(id) }, texts.accept),
       ),
     );
@@ -211,11 +232,17 @@ export class ListView {
   }
 
   async #add(id) {
+    if (await this.#tried(this.#client.people.add(id))) this.#open(id);
+  }
+
+  /** Whether something was done; if not, it is said why. @param {Promise<unknown>} work */
+  async #tried(work) {
     try {
-      await this.#client.people.add(id);
-      this.#open(id);
+      await work;
+      return true;
     } catch (error) {
       this.#found.replaceChildren(el("p", { class: "quiet" }, /** @type {Error} */ (error).message));
+      return false;
     }
   }
 

@@ -5,6 +5,7 @@ import { el, field, iconButton } from "./dom.js";
 import { avatar, forAvatar } from "./images.js";
 import { texts } from "./texts.js";
 import { currentTheme, useTheme } from "./theme.js";
+import { blockedSection, readSection } from "./view_relation.js";
 
 /** @param {import("./client.js").Client} client */
 export function showProfile(client) {
@@ -34,6 +35,8 @@ export function showProfile(client) {
     passwordSection(client, attempt),
     themeSection(client),
     notificationSection(),
+    ...(client.features.has("marks") ? [readSection(client)] : []),
+    ...(client.features.has("contacts") ? [blockedSection(client, attempt)] : []),
     status,
     el(
       "section",

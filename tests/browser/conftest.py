@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -44,25 +45,44 @@ def page_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         yield service
 
 
-@pytest.fixture
-def people(browser: Any) -> Iterator[Callable[..., Person]]:
-    """Makes people, each with a browser of their own; at the end none of their pages has had a fault."""
-    made: list[Person] = []
-
-    def make(server: Service, **settings: Any) -> Person:
-        made.append(Person(browser, page_of(server), **settings))
-        return made[-1]
-
-    yield make
-    for person in made:
+@pytest.fixture(scope="session")
+def free(browser: Any) -> Iterator[list[Person]]:
+    """People whom no test needs at the moment; to make one costs as much as what most tests do."""
+    found: list[Person] = []
+    yield found
+    for person in found:
         person.context.close()
-    assert [person.faults for person in made if person.faults] == []
+
+
+@contextmanager
+def invited(browser: Any, free: list[Person]) -> Iterator[Callable[..., Person]]:
+    """Brings people to the page of a server; at the end none of their pages has had a fault."""
+    here: list[Person] = []
+
+    def invite(server: Service, **settings: Any) -> Person:
+        here.append(free.pop() if free else Person(browser))
+        here[-1].come(page_of(server), **settings)
+        return here[-1]
+
+    yield invite
+    for person in here:
+        person.leave()
+    faults = [person.faults.copy() for person in here if person.faults]
+    for person in here:
+        person.faults.clear()
+    free.extend(here)
+    assert faults == []
+
+
+@pytest.fixture
+def people(browser: Any, free: list[Person]) -> Iterator[Callable[..., Person]]:
+    """Brings people to the page of a server, each with a browser of their own that knows nothing yet."""
+    with invited(browser, free) as invite:
+        yield invite
 
 
 @pytest.fixture(scope="module")
-def person(browser: Any, page_server: Service) -> Iterator[Person]:
+def person(browser: Any, free: list[Person], page_server: Service) -> Iterator[Person]:
     """Somebody who has opened the page, and does nothing there."""
-    made = Person(browser, page_of(page_server))
-    yield made
-    made.context.close()
-    assert made.faults == []
+    with invited(browser, free) as invite:
+        yield invite(page_server)

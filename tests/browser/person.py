@@ -38,25 +38,40 @@ def png(width: int, height: int, rows: bytes | None = None) -> bytes:
 
 
 class Person:
-    """One person, with a browser of their own that keeps what the page keeps."""
+    """Somebody with a browser of their own, which keeps what the page keeps until they leave."""
 
-    def __init__(
-        self, browser: Any, address: str, width: int = 1100, height: int = 720, **settings: Any
-    ) -> None:
-        """`settings` are those of a context of Playwright's, as `color_scheme`."""
-        self.address = address
+    def __init__(self, browser: Any) -> None:
+        self.address = ""
         self.faults: list[str] = []
-        size = {"width": width, "height": height}
-        self.context = browser.new_context(viewport=size, reduced_motion="reduce", **settings)
+        self.context = browser.new_context(reduced_motion="reduce")
         self.context.set_default_timeout(PATIENCE)
-        self.page = self.tab()
+        self.context.on("weberror", lambda found: self.faults.append(str(found.error)))
+        self.context.on("console", self._heard)
+        self.context.on("dialog", self._asked)
+        self.page = self.context.new_page()
+
+    def come(self, address: str, width: int = 1100, height: int = 720, color_scheme: str = "light") -> None:
+        """Open a page for the first time, in a window of this size in pixels."""
+        self.address = address
+        self.page.set_viewport_size({"width": width, "height": height})
+        self.page.emulate_media(color_scheme=color_scheme)
+        self.page.goto(address)
+
+    def leave(self) -> None:
+        """Leave the page; nothing of it is kept."""
+        self.page, *others = self.context.pages or [self.context.new_page()]
+        for tab in others:
+            tab.close()
+        self.page.goto("about:blank")
+        session = self.context.new_cdp_session(self.page)
+        session.send(
+            "Storage.clearDataForOrigin", {"origin": self.address.rstrip("/"), "storageTypes": "all"}
+        )
+        session.detach()
 
     def tab(self) -> Any:
         """One more tab on the page."""
         tab = self.context.new_page()
-        tab.on("pageerror", lambda error: self.faults.append(str(error)))
-        tab.on("console", self._heard)
-        tab.on("dialog", self._asked)
         tab.goto(self.address)
         return tab
 
@@ -132,6 +147,5 @@ class Person:
 
     def wait(self, condition: str) -> None:
         """Return once an expression of JavaScript holds."""
-        self.page.wait_for_function(
-            f"() => {condition}"
-        )  # a bare expression would be eval, which is not allowed
+        # A bare expression would be eval, which is not allowed; to look at each frame would be work.
+        self.page.wait_for_function(f"() => {condition}", polling=50)

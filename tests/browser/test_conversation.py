@@ -21,7 +21,6 @@ def meet(alice: Person, bob: Person) -> tuple[str, str]:
     bob.register(names[1])
     alice.find(names[1])
     alice.box(names[1]).wait_for()
-    bob.page.reload()  # it would find out by itself, after a while
     bob.page.get_by_role("button", name="Accept").click()
     bob.box(names[0]).wait_for()
     return names

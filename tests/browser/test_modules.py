@@ -114,3 +114,164 @@ def test_files_are_saved_under_harmless_names(person: Person) -> None:
     }
     found = on_page(person, "forms.js", "return values.map(module.fileName)", *names)
     assert found == list(names.values())
+
+
+def test_others_are_told_of_typing_now_and_then(person: Person) -> None:
+    code = """
+    const told = [];
+    const ask = async (kind, body) => told.push(body.typing);
+    const people = { contacts: new Set([2]) };
+    const typing = new module.Typing({ features: new Set(["typing"]), people, ask, emit() {} });
+    const { now } = Date;
+    const steps = values.map(([time, peer, text]) => {
+        Date.now = () => time;
+        if (text === null) typing.sent();
+        else typing.typed(peer, text);
+        return told.splice(0);
+    });
+    Date.now = now;
+    return steps;
+    """
+    steps: list[tuple[int, int, str | None, list[bool]]] = [
+        (10_000, 3, "To a stranger", []),
+        (10_000, 2, "H", [True]),
+        (13_999, 2, "He", []),
+        (14_000, 2, "Hel", [True]),
+        (14_001, 2, " ", [False]),
+        (14_002, 2, "", []),
+        (14_003, 2, "H", [True]),
+        (14_004, 2, None, []),
+        (14_005, 2, "A", [True]),
+    ]
+    assert on_page(person, "typing.js", code, *(step[:3] for step in steps)) == [step[3] for step in steps]
+
+
+def test_who_types_is_shown_for_a_while(person: Person) -> None:
+    code = """
+    const timers = [];
+    const people = { contacts: new Set([2]) };
+    const typing = new module.Typing({ people, emit() {} });
+    const { setTimeout } = globalThis;
+    globalThis.setTimeout = (work, pause) => timers.push({ work, pause });
+    for (const userid of [2, 3]) typing.heard({ userid, typing: true });
+    globalThis.setTimeout = setTimeout;
+    const shown = [typing.writes(2), typing.writes(3)];
+    timers[0].work();
+    return [shown, timers[0].pause, typing.writes(2)];
+    """
+    assert on_page(person, "typing.js", code) == [[True, False], 6000, False]
+
+
+def test_when_somebody_was_last_seen_is_said_as_people_do(person: Person) -> None:
+    code = """
+    const noon = new Date();
+    noon.setHours(12, 5, 0, 0);
+    const yesterday = new Date(noon);
+    yesterday.setDate(noon.getDate() - 1);
+    const { lastSeen } = module.texts;
+    return [noon, yesterday, new Date(2020, 0, 31)].map((date) => lastSeen(date.getTime()));
+    """
+    assert on_page(person, "texts.js", code) == [
+        "last seen today at 12:05",
+        "last seen yesterday",
+        "last seen on January 31, 2020",
+    ]
+
+
+#: What tests of what is kept begin with: a store, and messages of user 1 to user 2 or back, named by numbers.
+KEPT = """
+const { Store } = await import('/store.js');
+const store = await Store.open();
+const message = (name, userid, timestamp = name, state = "stored") => ({
+    owner: 1, peer: 2, userid, targetid: 3 - userid, contenttype: "plaintext", content: "", timestamp,
+    md5encoded: String(name), filemd5: null, state,
+});
+"""
+
+
+def test_marks_stand_for_all_that_was_stored_before(person: Person) -> None:
+    code = """
+    const client = Object.assign(new EventTarget(), { me: { userid: 1 }, store, emit() {} });
+    const marks = new module.Marks(client);
+    const told = (mark, name) =>
+        marks.heard({ marks: [{ userid: 2, targetid: 1, mark, timestamp: name, md5encoded: String(name) }] });
+    const seen = [];
+    const [file, text] = await store.add([message(1, 1, 1, "waiting"), message(2, 1)]);
+    await told("read", 2);
+    await store.update(Object.assign(file, { state: "stored" }));
+    seen.push([marks.of(file), marks.of(text)]);
+    await told("delivered", 1);
+    await told("delivered", 2);
+    seen.push([marks.of(file), marks.of(text)]);
+    await told("read", 5);
+    const [four, six] = await store.add([message(4, 1), message(6, 1)]);
+    seen.push([marks.of(file), marks.of(four), marks.of(six)]);
+    const [five, slow] = await store.add([message(5, 1), message(7, 1, 3)]);
+    seen.push([marks.of(five), marks.of(slow)]);
+    client.dispatchEvent(new CustomEvent("change", { detail: { what: "messages", messages: [five] } }));
+    await told("delivered", 1);  // which goes back, and comes after what was begun before
+    seen.push([marks.of(five), marks.of(slow)]);
+    const again = new module.Marks(client);
+    await again.load();
+    return [...seen, [again.of(file), again.of(five), again.of(slow)]];
+    """
+    assert on_page(person, "marks.js", KEPT + code) == [
+        [None, "read"],  # a file whose sending took longer
+        ["delivered", "read"],  # and no mark goes back
+        ["read", "read", None],  # without the message, by time
+        ["read", "read"],  # as long as nobody has looked: of a device whose clock is slow
+        ["read", None],
+        ["read", "read", None],  # from what is kept
+    ]
+
+
+def test_one_mark_is_told_for_all_that_came_together(person: Person) -> None:
+    code = """
+    const told = [];
+    const ask = async (kind, { userid, mark, md5encoded }) => told.push([userid, mark, md5encoded]);
+    const inbox = { working: true };
+    const people = { contacts: new Set([2, 3]) };
+    const client = { me: { userid: 1 }, store, features: new Set(["marks"]), inbox, people, ask };
+    const marks = new module.Marks(Object.assign(new EventTarget(), client));
+    const [from2, again, from3, stranger] = [[1, 2], [2, 2], [3, 3], [4, 4]].map(
+        ([seq, peer]) => ({ ...message(seq, peer), seq, peer }),
+    );
+    const timers = [];
+    const { setTimeout } = globalThis;
+    globalThis.setTimeout = (work) => timers.push(work);
+    marks.got([from2, again, from3, stranger]);
+    marks.sendSoon();
+    const early = timers.length;
+    inbox.working = false;
+    marks.read(again);
+    await timers.pop()();
+    await marks.setTellsRead(false);
+    const last = { ...message(5, 2), seq: 5 };
+    marks.got([last]);
+    marks.read(last);
+    await timers.pop()();
+    globalThis.setTimeout = setTimeout;
+    return [early, told];
+    """
+    told = [[2, "read", "2"], [3, "delivered", "3"], [2, "delivered", "5"]]
+    assert on_page(person, "marks.js", KEPT + code) == [0, told]
+
+
+def test_what_was_read_elsewhere_is_not_unread_here(person: Person) -> None:
+    code = """
+    const unread = async () => (await store.conversations(1)).find((one) => one.peer === 2).unread;
+    await store.clear();
+    await store.readUpTo(1, 2, { timestamp: 5, md5encoded: "5" });
+    const found = [];
+    const slow = message(7, 2, 3);
+    for (const batch of [[message(4, 2), message(6, 2)], [message(5, 2)], [slow, message(8, 2)]]) {
+        await store.add(batch);
+        found.push(await unread());
+    }
+    for (const name of [slow, message(9, 2)]) {
+        await store.readUpTo(1, 2, name);
+        found.push(await unread());
+    }
+    return found;
+    """
+    assert on_page(person, "store.js", KEPT + code) == [1, 0, 2, 1, 0]

@@ -70,7 +70,8 @@ def test_screenshots(page_server: Service, people: Callable[..., Person]) -> Non
             me.page.set_viewport_size({"width": width, "height": height})
             me.page.emulate_media(color_scheme=scheme)
             me.page.reload()
-            me.entry("Chloé").wait_for()
+            me.entry("Anna").get_by_text("online").wait_for()
+            me.page.get_by_role("button", name="Decline").first.wait_for()
             if view == "phone":
                 me.page.screenshot(path=directory / f"list-{view}-{scheme}.png")
             me.open("Anna")
@@ -94,20 +95,25 @@ def stage(server: Service, me: Person) -> None:
         me.open(name)
         me.page.get_by_role("button", name="Accept").last.click()
         me.page.get_by_role("article").wait_for()
-    with server.connect() as anna:
-        anna.register(in_base64("Anna"))
-        me.find("Anna")
-        ask(anna, my_id)
-        me.box("Anna").wait_for()
-        for number, (who, text) in enumerate(TALK):
-            if who == "me":
-                me.write("Anna", text)
-                me.sees_stored(text.partition("\n")[0])
-                continue
-            kind = "image" if text == "picture" else "plaintext"
-            content = in_base64(b64encode(hills()).decode() if text == "picture" else text)
-            anna.say(my_id, content, contenttype=kind)
-            me.page.get_by_role("article").nth(number).wait_for()
+    anna = server.connect()  # and stays: she is online
+    anna.register(in_base64("Anna"))
+    anna.ask_features("marks")
+    anna.fetch()
+    me.find("Anna")
+    ask(anna, my_id)
+    me.box("Anna").wait_for()
+    for number, (who, text) in enumerate(TALK):
+        if who == "me":
+            me.write("Anna", text)
+            me.sees_stored(text.partition("\n")[0])
+            named = anna.fetch()[-1]
+            mark = {"userid": my_id, "mark": "read" if number < len(TALK) - 1 else "delivered"}
+            assert anna.ask("MARK", mark | {key: named[key] for key in ("timestamp", "md5encoded")}).ok
+            continue
+        kind = "image" if text == "picture" else "plaintext"
+        content = in_base64(b64encode(hills()).decode() if text == "picture" else text)
+        anna.say(my_id, content, contenttype=kind)
+        me.page.get_by_role("article").nth(number).wait_for()
 
 
 def ask(who: Raw, userid: int) -> None:

@@ -95,7 +95,7 @@ def test_a_long_conversation_is_read_and_searched(
 def test_what_cannot_be_sent_is_cancelled_removed_or_tried_again(
     service: Callable[..., Service], people: Callable[..., Person]
 ) -> None:
-    server = service("--web", "tcp:0:interface=127.0.0.1", "--message-rate", "3,2/s").start()
+    server = service("--web", "tcp:0:interface=127.0.0.1", "--message-rate", "5,5/s").start()
     person = people(server)
     name = unique("sender")
     person.register(name)
@@ -129,7 +129,7 @@ def test_what_cannot_be_sent_is_cancelled_removed_or_tried_again(
         )
         person.sees_stored(f"{holder}.txt")
     # Too fast for the server, which takes all of it in the end.
-    for number in range(4):
+    for number in range(8):
         person.write("Notes to yourself", f"Number {number}.")
-    for number in range(4):
+    for number in range(8):
         person.sees_stored(f"Number {number}.")
