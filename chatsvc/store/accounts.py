@@ -141,8 +141,8 @@ class Accounts:
     async def delete(self, account: Account) -> None:
         """Free the name, and take the record away: from then on nobody can write to the user.
 
-        With it goes whom the user blocks, as who appends counts the two. What else lies beside the record is for
-        `Upkeep.clear` to remove.
+        With it goes whom the user blocks, as who appends counts the two. What else lies beside the record is
+        for `Upkeep.clear` to remove.
         """
         await self._link.script(_RELEASE, keys.name(name_key(account.name)), account.id)
         await self._link.script(_DELETE, keys.user(account.id))
