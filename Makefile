@@ -10,8 +10,9 @@ MODEL_EXAMPLES ?= 200
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-# Most of what is installed is never imported here; the rest is compiled when it is.
-INSTALL := $(PIP) install --no-compile --config-settings editable_mode=compat --editable
+# Most of what is installed is never imported here; the rest is compiled when it is. Twice quiet, for pip repeats
+# each time that setuptools calls 'compat' transitional.
+INSTALL := $(PIP) --quiet install --no-compile --config-settings editable_mode=compat --editable
 TO_INSTALL := setup.cfg pyproject.toml
 
 # semgrep asks for older releases of what we use, so it has an environment of its own. Its rules come from its
@@ -40,12 +41,12 @@ test: .venv/installed-dev ## style, types, layers, then all tests
 	$(BIN)/ruff format --check
 	@$(MAKE) --no-print-directory --jobs=2 types tests
 
-# Side by side: what looks at the sources takes one core, and the tests wait for servers now and then.
+# Side by side: what looks at the sources takes one core, while one process compiles what the tests import.
 types:
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
-tests:
+tests: .venv/imported
 	$(BIN)/pytest $(SIDE_BY_SIDE) $(ARGS)
 
 coverage: .venv/installed-dev ## all tests, and which lines and branches they reach; half as long again
@@ -98,6 +99,7 @@ clean: ## remove what was built and installed, but no data
 	  echo "On Debian and Ubuntu they are in the package python3-venv; PYTHON=/path/to/python names another." >&2; \
 	  exit 1; }
 	$(PYTHON) -m venv --clear .venv
+	$(PIP) install --no-compile --upgrade pip  # that of Python 3.11 takes three times as long for all the rest
 
 # 'compat' puts the checkout itself on Python's path, where Twisted looks for twisted/plugins; with the
 # finder that setuptools installs by default, twistd does not see the plugin.
@@ -112,6 +114,12 @@ clean: ## remove what was built and installed, but no data
 .venv/installed-audit: .venv/bin/python $(TO_INSTALL)
 	$(INSTALL) '.[audit]'
 	@touch .venv/installed $@
+
+# Side by side, as the tests run, each process would compile all of it for itself. What cannot be imported is
+# told when they run.
+.venv/imported: .venv/installed-dev
+	$(BIN)/pytest --collect-only -qqq >/dev/null || true
+	@touch $@
 
 $(SEMGREP): .venv/bin/python
 	$(PYTHON) -m venv .venv/semgrep

@@ -8,9 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import matplotlib as mpl
-from matplotlib.figure import Figure as Chart
-
 from bench.results import Figure, Results
 from bench.run import CHATSVC, GENERATOR_CPU, PER_DELIVERY, PER_MESSAGE, SERVER_CPU
 
@@ -76,6 +73,10 @@ def by_workload(results: Results) -> list[Figure]:
 
 def draw(results: Results, path: Path) -> None:
     """The chart, as SVG: the CPU time that a server spends on a message or a delivery, by workload."""
+    # Imported here, for it takes long, and only the chart needs it.
+    import matplotlib as mpl
+    from matplotlib.figure import Figure as Chart
+
     figures = [figure for figure in by_workload(results) if (figure.name, figure.unit) in _DRAWN]
     chart = Chart(figsize=(9, 1 + _BAR_HEIGHT * len(figures)), layout="constrained")
     axes = chart.add_subplot()

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from bench.processes import family
 from bench.wire import Address, Broken
 from tests.raw import DEADLINE
-from tests.service import ROOT, Service
+from tests.service import FROM_THE_BEGINNING, ROOT, Service
 
 
 class Server(NamedTuple):
@@ -30,7 +30,8 @@ class Server(NamedTuple):
 def chat_service(*options: str) -> Iterator[Service]:
     """A chat server on a new data directory, with a store of its own unless the options say otherwise."""
     with TemporaryDirectory(prefix="chatsvc-bench-") as directory:
-        service = Service(Path(directory), *options)
+        # A fork would share memory, and what it copies of it would count as its own.
+        service = Service(Path(directory), *options, command=FROM_THE_BEGINNING)
         with service.running():
             yield service
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tests import forks
 from tests.service import ROOT
 
 #: Seconds within which any command must end.
@@ -24,18 +25,23 @@ class Admin:
 
     def __init__(self, *options: str, measured: bool = False) -> None:
         """`measured` has what it executes counted."""
+        self._measured = measured
         counted = ["-m", "coverage", "run", f"--rcfile={ROOT / 'setup.cfg'}"] if measured else []
-        self._command = [sys.executable, *counted, "-m", "chatsvc.admin", "--bcrypt-cost", "4", *options]
+        self._command = [*counted, "-m", "chatsvc.admin", "--bcrypt-cost", "4", *options]
 
     def run(self, *words: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         """What it prints, and its exit status; without `stdin` it has none."""
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "COVERAGE_FILE": str(ROOT / ".coverage")}
+        command = [*self._command, *words]
+        if not self._measured:
+            return forks.run(forks.Program.of(command, Path.cwd(), environment), stdin or "", DEADLINE)
         return subprocess.run(
-            [*self._command, *words],
+            [sys.executable, *command],
             capture_output=True,
             text=True,
             timeout=DEADLINE,
-            env=os.environ | {"PYTHONPATH": str(ROOT), "COVERAGE_FILE": str(ROOT / ".coverage")},
-            **({"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}),
+            env=environment,
+            input=stdin or "",
         )
 
     def records(self, *words: str, stdin: str | None = None, status: int = 0) -> list[Any]:
@@ -65,7 +71,7 @@ class Admin:
         shown, left, end = "", list(typed), time.monotonic() + DEADLINE
         # Without a session of its own it would find the terminal that the tests run on.
         with subprocess.Popen(
-            [*self._command, *words],
+            [sys.executable, *self._command, *words],
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,

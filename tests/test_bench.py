@@ -45,6 +45,15 @@ SHEETS = {
     "sizes": {"what is kept"},
     "stored": {"pairs, much stored", "all to one long mailbox"},
 }
+#: The command; its servers are in forks, which are there at once, for no figure is looked at.
+IN_SMALL = """
+from bench import servers
+from bench.__main__ import main
+from tests.service import FORKED
+
+servers.FROM_THE_BEGINNING = FORKED
+main()
+"""
 
 
 def bench(*arguments: object) -> Result:
@@ -55,7 +64,7 @@ def bench(*arguments: object) -> Result:
 
 
 def test_all_of_it_works_in_small(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "bench", "run", "--quick", "--to", str(tmp_path)]
+    command = [sys.executable, "-c", IN_SMALL, "run", "--quick", "--to", str(tmp_path)]
     command += ["--filled", str(tmp_path / "data"), "--target", "1"]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
@@ -68,6 +77,13 @@ def test_all_of_it_works_in_small(tmp_path: Path) -> None:
     assert all(workload in (tmp_path / "latest.md").read_text() for workload in measured)
     assert "<svg" in (tmp_path / "latest.svg").read_text()
     assert (tmp_path / "data" / "store").is_dir()
+
+
+def test_it_is_run_as_a_module() -> None:
+    command = [sys.executable, "-m", "bench", "run", "--only", "nonsense"]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 2
+    assert "No workload nonsense" in ended.stderr
 
 
 @pytest.mark.parametrize(

@@ -9,18 +9,19 @@ import secrets
 import signal
 import stat
 import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.command import FIXTURES, Command
+from tests.command import Command, command
 from tests.raw import DEADLINE, in_base64
 from tests.service import Service, wait_for
 
 Make = Callable[..., Command]
-forker, command = FIXTURES
+__all__ = ["command"]
 
 
 def names(prefix: str) -> tuple[str, str]:
@@ -118,7 +119,7 @@ def test_what_comes_is_printed_at_once_and_harmlessly_until_it_is_interrupted(
     log = tmp_path / "log"
     with log.open("wb") as file:
         tail = subprocess.Popen(
-            [*bob.words, "tail"],
+            [sys.executable, *bob.words, "tail"],
             stdout=file, env=bob.environment,
             # Whoever runs the tests in the background ignores SIGINT, and children inherit that.
             preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),

@@ -138,12 +138,18 @@ def bodies(planted: Planted, user: Raw) -> dict[str, dict[str, Any]]:
         "SEARCHUSR": {"username": planted() + FORGED},
         "ADDCONTACT": {"userid": 10**9},
         "FETCHCONTACT": {},
+        "TYPING": {"userid": 10**9},
+        "MARK": {"userid": 10**9, "mark": "read", "timestamp": 1, "md5encoded": planted("name") + FORGED},
+        "REMOVECONTACT": {"userid": 10**9},
+        "BLOCKCONTACT": {"userid": 10**9},
+        "UNBLOCKCONTACT": {"userid": 10**9},
         "LOGOUT": {},
     }
 
 
 def drive(planted: Planted, client: Raw) -> None:
     """Each request type: right, with fields of wrong types, with a payload, and broken."""
+    client.ask("STATE", {"features": ["contacts", "marks", "typing", planted("feature") + FORGED]})
     for kind, body in bodies(planted, client).items():
         wrong = {name: [planted(), FORGED] for name in body} | {planted("field"): 1}
         takes_payloads = client.user is not None and kind != "LOGOUT"  # else it is a violation of its own

@@ -17,7 +17,7 @@ import pytest
 
 from chatsvc import __version__
 from chatsvc.settings import ROWS
-from tests.service import ROOT, Service, wait_for
+from tests.service import FROM_THE_BEGINNING, ROOT, Service, wait_for
 
 Make = Callable[..., Service]
 BIN = Path(sys.executable).parent
@@ -68,13 +68,14 @@ def test_help_explains_every_option(program: str) -> None:
 
 
 def test_it_says_where_it_listens_and_where_its_data_and_store_are(service: Make, tmp_path: Path) -> None:
-    server = service("--listen", f"unix:{tmp_path}/chat.sock").start()
+    server = service("--listen", f"unix:{tmp_path}/chat.sock", command=FROM_THE_BEGINNING).start()
     log = server.log()
     assert f"Listening on 127.0.0.1:{server.port} " in log
     assert f"{tmp_path}/chat.sock" in log
     assert f"Files are in {server.directory}/data." in log
     assert "The store is its own, in the same directory." in log
     assert f"chatsvc {__version__} is ready." in log
+    talks(server)
     assert server.stop() in (0, -signal.SIGTERM)
     assert server.processes() == []
 

@@ -17,7 +17,7 @@ from chatsvc.cli.session import Session, run
 from chatsvc.tui.app import ChatApp
 from chatsvc.tui.backend import SessionBackend
 from chatsvc.tui.widgets import Conversation
-from tests.forker import DEADLINE
+from tests.command import DEADLINE
 from tests.tui_world import people, said, type_line
 
 

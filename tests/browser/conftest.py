@@ -23,7 +23,8 @@ playwright = pytest.importorskip(
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
-@pytest.fixture(scope="session")
+# Not for the whole session: as long as Playwright runs, no other test in the process can run asyncio.
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Any]:
     """Chromium without a window; BROWSER names another one."""
     path = os.environ.get("BROWSER") or next(filter(None, map(shutil.which, _NAMES)), None)
@@ -45,7 +46,7 @@ def page_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         yield service
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def free(browser: Any) -> Iterator[list[Person]]:
     """People whom no test needs at the moment; to make one costs as much as what most tests do."""
     found: list[Person] = []

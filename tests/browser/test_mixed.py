@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from tests.browser.person import Person, png
-from tests.command import FIXTURES, Command, Forker
+from tests.command import Command
 from tests.raw import DEADLINE, Raw, in_base64, unique
 from tests.service import ROOT, Service, wait_for
 
-(forker, _) = FIXTURES
 FILE = secrets.token_bytes(100_000)
 PICTURE = png(3, 2)
 
@@ -128,19 +127,19 @@ def at_released(bob: Released) -> Conversation:
 
 
 def test_four_devices_of_two_people_have_one_conversation(
-    page_server: Service, people: Callable[..., Person], forker: Forker, tmp_path: Path
+    page_server: Service, people: Callable[..., Person], tmp_path: Path
 ) -> None:
     alices, bobs = unique("alice"), unique("bob")
     alice = people(page_server)
     alice.register(alices)
-    bob = Command(tmp_path, page_server, forker, "bob").enter("register", bobs)
+    bob = Command(tmp_path, page_server, "bob").enter("register", bobs)
     alice.find(bobs)
     alice.box(bobs).wait_for()
     bob.run("add", alices)
     released = Released(page_server.connect())
     released.raw.login(in_base64(bobs), md5(b"a secret").hexdigest())
     released.fetch()
-    away = Command(tmp_path, page_server, forker, "alice").enter("login", alices)
+    away = Command(tmp_path, page_server, "alice").enter("login", alices)
     [me] = away.records("whoami")
 
     with Terminal.running("alice", away.environment) as terminal:

@@ -30,7 +30,7 @@ SAID = 50
 @control("early-cursor", always=True)
 def test_clients_cut_their_connections(nodes: list[Service], people: People) -> None:
     with people(nodes, cuts=0.1, errors=False) as load:
-        for _ in load.rounds():
+        for _ in load.rounds(in_control=15):
             load.flow()
         load.settle()
 
