@@ -15,7 +15,7 @@ import pytest
 from tests.chaos.load import LONG
 from tests.chaos.oracle import Violated
 
-too_long = pytest.mark.skipif(not LONG, reason="CI has no time for it: make chaos has.")
+_TOO_LONG = pytest.mark.skipif(not LONG, reason="A control for which CI has no time: make chaos has it.")
 _FOUND = pytest.mark.xfail(raises=Violated, strict=True, reason="A bug is planted, and it was found.")
 
 
@@ -44,6 +44,6 @@ def judged(why: str = "") -> Iterator[None]:
 
 
 def _with_bugs(bugs: tuple[str, ...], always: bool, *without: Any) -> pytest.MarkDecorator:
-    marks = [_FOUND] if always else [_FOUND, too_long]
+    marks = [_FOUND] if always else [_FOUND, _TOO_LONG]
     sets = [pytest.param(bug, marks=marks) for bug in bugs]
     return pytest.mark.parametrize("bug", [*without, *sets], indirect=True)

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.control import control, judged, too_long
+from tests.chaos.control import control, judged
 from tests.chaos.load import LONG, SEED
 from tests.chaos.report import Tally
 from tests.raw import Raw
 from tests.service import Service
 
-pytestmark = [pytest.mark.chaos, too_long]
+pytestmark = pytest.mark.chaos
 
 Make = Callable[..., Service]
 CUTS = 8 if LONG else 2

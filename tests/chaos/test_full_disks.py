@@ -18,14 +18,14 @@ from typing import Any
 
 import pytest
 
-from tests.chaos.control import control, judged, too_long
+from tests.chaos.control import control, judged
 from tests.chaos.load import LONG
 from tests.chaos.oracle import Violated
 from tests.chaos.pair import Make
 from tests.raw import Raw, unique
 from tests.service import Service, Valkey, wait_for
 
-pytestmark = [pytest.mark.chaos, too_long]
+pytestmark = pytest.mark.chaos
 
 FULL = "Storage full"
 MIB = 1024 * 1024

@@ -11,14 +11,14 @@ from threading import Event, Thread
 
 import pytest
 
-from tests.chaos.control import control, too_long
+from tests.chaos.control import control
 from tests.chaos.device import user_of
 from tests.chaos.oracle import Violated
 from tests.chaos.report import Tally
 from tests.raw import Raw
 from tests.service import Service
 
-pytestmark = [pytest.mark.chaos, too_long]
+pytestmark = pytest.mark.chaos
 
 #: Seconds within which pushes must have ended; what a busy machine needs is in it.
 ENDED = 10.0

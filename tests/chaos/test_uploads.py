@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.control import control, too_long
+from tests.chaos.control import control
 from tests.chaos.load import LONG, SEED
 from tests.chaos.oracle import Message, Violated
 from tests.chaos.report import Tally
@@ -19,7 +19,7 @@ from tests.chaos.story import Story
 from tests.raw import Raw
 from tests.service import Service, wait_for
 
-pytestmark = [pytest.mark.chaos, too_long]
+pytestmark = pytest.mark.chaos
 
 KIB = 1024
 SIZE = 2048 * KIB

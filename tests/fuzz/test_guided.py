@@ -14,7 +14,7 @@ from tests.fuzz.guided import MEMORY, UNAVAILABLE, Found, guided
 from tests.fuzz.harness import TARGETS
 
 pytestmark = pytest.mark.skipif(bool(UNAVAILABLE), reason=UNAVAILABLE)
-SECONDS = int(os.environ.get("FUZZ_SECONDS", "2"))
+SECONDS = int(os.environ.get("FUZZ_SECONDS", "5"))
 
 
 @pytest.mark.parametrize("target", TARGETS)
