@@ -104,7 +104,7 @@ clean: ## remove what was built and installed, but no data
 # 'compat' puts the checkout itself on Python's path, where Twisted looks for twisted/plugins; with the
 # finder that setuptools installs by default, twistd does not see the plugin.
 .venv/installed: .venv/bin/python $(TO_INSTALL)
-	$(INSTALL) .
+	$(INSTALL) '.[tui]'
 	@touch $@
 
 .venv/installed-dev: .venv/bin/python $(TO_INSTALL)

@@ -34,10 +34,11 @@ def test_two_people_chat_from_a_shell(command: Make, server: Service, tmp_path: 
     anna_name, bob_name = names("shell")
     anna = command("anna").enter("register", anna_name)
     bob = command("bob").enter("register", bob_name)
-    anna.run("add", bob_name)
+    assert "is asked" in anna.run("add", bob_name).stdout
     [asked] = bob.records("contacts")
     assert (asked["username"], asked["relation"]) == (anna_name, "requesting")
-    bob.run("add", str(asked["userid"]))
+    [accepted] = bob.records("add", str(asked["userid"]))
+    assert accepted == asked | {"relation": "contacts"}
     assert [one["relation"] for one in anna.records("contacts")] == ["contacts"]
 
     anna.run("send", bob_name, "hello", "there")

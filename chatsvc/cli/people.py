@@ -62,7 +62,18 @@ def contacts(as_json: bool) -> None:
 @json_option
 def add(user: str, as_json: bool) -> None:
     """Ask USER to be a contact, or accept that USER asked."""
-    _relate(user, Client.add_contact, "{} is asked, or accepted.", as_json=as_json)
+
+    async def work(session: Session) -> tuple[UserInfo, bool]:
+        await session.open()
+        found = await session.find(user)
+        await session.client.add_contact(found.userid)
+        contacts = (await session.contacts()).contacts
+        return found, found.userid in {contact.userid for contact in contacts}
+
+    found, accepted = go(work)
+    done = "You and {} are contacts now." if accepted else "{} is asked to be a contact."
+    relation = {"relation": "contacts" if accepted else "pending"}
+    say(person(found) | relation, done.format(found.username), as_json=as_json)
 
 
 @click.command()
