@@ -189,9 +189,21 @@ class SimSubscriber:
         self._push([command.lower(), channel, 1])
 
     def hear(self, whose: keys.Whose, text: bytes) -> None:
-        """The store publishes something."""
-        if whose in self._stands and not (self.loses and self._random.random() < self.loses):
+        """The store publishes something.
+
+        What a real store loses goes with the connection. That mail is missed without that shows that gaps are
+        seen; that a binding ended can be seen by nothing else.
+        """
+        if whose not in self._stands:
+            return
+        if not self.loses or self._random.random() >= self.loses:
             self._push([b"smessage", keys.channel(whose), text])
+        elif text.startswith(b"r "):
+            self._there.later(self._random.uniform(*LATENCY), self._renew)
+
+    def _renew(self) -> None:
+        self.cut()
+        self.mend()
 
     def _push(self, reply: list[Any]) -> None:
         self._back.later(self._random.uniform(*LATENCY), self._channels.pushed, self._link, reply)
