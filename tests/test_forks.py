@@ -26,9 +26,9 @@ print("not so good", file=sys.stderr)
 raise SystemExit(3)
 """
 WAITING = """
-import pathlib, time
+import pathlib, signal
 pathlib.Path("here").touch()
-time.sleep(1000)
+signal.pause()
 """
 
 

@@ -161,6 +161,14 @@ def test_a_user_may_ask_so_much_and_then_once_in_a_while(limit: str) -> None:
     assert world.node.hub.stats.refused[limit] == 6  # type: ignore[index]
 
 
+def test_to_ask_for_features_counts_as_asking_about_people() -> None:
+    world = World(people_rate=THREE)
+    features = {"features": ["presence"]}
+    assert [world.alice.ask("STATE", features).info for _ in range(4)] == [None] * 3 + [TOO_MANY_REQUESTS]
+    assert world.alice.ask("STATE").ok
+    assert world.bob.ask("STATE", features).ok
+
+
 @pytest.mark.parametrize("limit", LIMITED)
 def test_without_a_limit_a_user_may_ask_at_will(limit: str) -> None:
     world = World(**{limit: Rate(1, 0.001)})

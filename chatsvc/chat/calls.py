@@ -171,8 +171,7 @@ class Call:
 
     def _has(self, row: Row) -> bool:
         """Whether there is such a request on this connection."""
-        wishes = self.session.wishes
-        return row.feature is None or (wishes is not None and row.feature in wishes.features)
+        return row.feature is None or self.session.has(row.feature)
 
     def _read(self, json: bytes | None) -> str | None:
         if json is None:

@@ -20,7 +20,6 @@ from chatsvc.chat.session import Device, Gone, OnlineUser, Session
 from chatsvc.passwords import Passwords
 from chatsvc.stats import Stats
 from chatsvc.store import keys
-from chatsvc.store.keys import PresenceOf, Whose
 from chatsvc.store.mail import Published
 from chatsvc.store.store import Store
 from chatsvc.tasks import Clock, gather, spawn
@@ -300,11 +299,11 @@ class Hub:
 
     # What the store tells.
 
-    def _published(self, whose: Whose, data: bytes) -> None:
+    def _published(self, whose: keys.Whose, data: bytes) -> None:
         if isinstance(whose, str):
             self._bound_elsewhere(whose)
             return
-        if isinstance(whose, PresenceOf):
+        if isinstance(whose, keys.PresenceOf):
             self.extras.came_or_went(whose.user_id, data)
             return
         user = self._users.get(whose)
@@ -351,11 +350,11 @@ class Hub:
         if device is not None and device.user_id is None:
             spawn(self._settle(device), "following a mailbox")
 
-    def _subscribed(self, whose: Whose) -> None:
+    def _subscribed(self, whose: keys.Whose) -> None:
         if isinstance(whose, str):
             self._bound_elsewhere(whose)
             return
-        if isinstance(whose, PresenceOf):
+        if isinstance(whose, keys.PresenceOf):
             self.extras.subscribed(whose.user_id)
             return
         user = self._users.get(whose)

@@ -44,6 +44,7 @@ async def state(call: Call, body: schema.Features) -> UserInfo:
     user = user_info(call, await _existing(call, call.user_id))
     if body.features is None:
         return user
+    call.hub.guard.admit("people_rate", call.session)  # of each contact something may have to be looked up
     granted = call.hub.extras.grant(call.session, body.features)
     return schema.OwnInfo(user.userid, user.username, user.avatar, granted)
 
@@ -224,9 +225,9 @@ async def _check_other(call: Call, user_id: int, what: str) -> None:
 @request("FETCHCONTACT", schema.Nothing)
 async def fetch_contacts(call: Call, _: schema.Nothing) -> schema.Contacts:
     """All contacts and open requests of the user, by ascending id; blocked ones for who knows the feature."""
-    contacts, wishes = call.hub.store.contacts, call.session.wishes
+    contacts = call.hub.store.contacts
     relations: list[list[int]] = list(await contacts.of(call.user_id))
-    if wishes is not None and "contacts" in wishes.features:
+    if call.session.has("contacts"):
         relations.append(await contacts.blocked(call.user_id))
     found: dict[int, UserInfo] = {}
     left = AVATARS_IN_ANSWER

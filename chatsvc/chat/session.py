@@ -187,6 +187,10 @@ class Session:
         if self.wishes is not None:
             self.hub.extras.forget(self)
 
+    def has(self, feature: str) -> bool:
+        """Whether it asked for a feature."""
+        return self.wishes is not None and feature in self.wishes.features
+
     # Pushing.
 
     @property

@@ -5,8 +5,13 @@ How they are read from a store and put into one is in ``transfer`` beside this.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import msgspec
 from msgspec import Struct
+
+#: Fields of a hash, or members of a set, in one item.
+FIELDS = 400
 
 
 class Counter(Struct, tag="counter", array_like=True, frozen=True):
@@ -108,3 +113,9 @@ def packed(items: list[Item]) -> bytes:
 def unpacked(data: bytes) -> list[Item]:
     """The items in what `packed` gave. Raises `msgspec.DecodeError` for anything else."""
     return _decoder.decode(data)
+
+
+def in_parts(pairs: list[tuple[bytes, bytes]]) -> Iterator[list[bytes]]:
+    """Fields and values by turns, as many as an item has."""
+    for start in range(0, len(pairs), FIELDS):
+        yield [part for pair in pairs[start : start + FIELDS] for part in pair]

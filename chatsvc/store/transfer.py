@@ -7,7 +7,7 @@ messages that can have no repeat.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import NamedTuple
 
 import msgspec
@@ -15,6 +15,7 @@ import msgspec
 from chatsvc.store import keys
 from chatsvc.store.append import REPEAT_LIFE, RETRY_LIFE, entry_parts
 from chatsvc.store.items import (
+    FIELDS,
     Added,
     Blocked,
     Counter,
@@ -28,6 +29,7 @@ from chatsvc.store.items import (
     Repeat,
     Sent,
     User,
+    in_parts,
 )
 from chatsvc.store.mail import entry_id, position
 from chatsvc.store.script import Route, Script
@@ -35,9 +37,8 @@ from chatsvc.store.sent import TOTAL
 from chatsvc.tasks import gather
 from chatsvc.wire.text import name_key
 
-#: Entries of a mailbox in one item, and fields of a hash.
+#: Entries of a mailbox in one item.
 _ENTRIES = 100
-_FIELDS = 400
 #: Users whose mailboxes' ends are asked for at a time.
 _AT_ONCE = 200
 #: Looks at the mailboxes that are ahead of the clock, until nothing came to them for a millisecond.
@@ -242,13 +243,13 @@ class Transfer:
             last = reached or max((place for _, place in cursors if place <= end), default=0)
         if last:
             yield End(user_id, entry_id(last))
-        for some in _in_parts([(device, entry_id(min(place, last))) for device, place in cursors]):
+        for some in in_parts([(device, entry_id(min(place, last))) for device, place in cursors]):
             yield Cursors(user_id, some)
-        for some in _in_parts([pair async for pair in self._fields(user_id, b"files")]):
+        for some in in_parts([pair async for pair in self._fields(user_id, b"files")]):
             yield Files(user_id, some)
-        for some in _in_parts([pair async for pair in self._fields(user_id, b"sent") if pair[0] != TOTAL]):
+        for some in in_parts([pair async for pair in self._fields(user_id, b"sent") if pair[0] != TOTAL]):
             yield Sent(user_id, list(some))
-        for some in _in_parts([pair async for pair in self._fields(user_id, b"marks")]):
+        for some in in_parts([pair async for pair in self._fields(user_id, b"marks")]):
             yield Marks(user_id, some)
 
     async def _crossing(self, user_id: int, cut: Cut, recent: dict[int, set[bytes]]) -> list[Stored]:
@@ -288,7 +289,7 @@ class Transfer:
         cursor, seen = b"0", set()
         while True:
             cursor, found = await self._link.call(
-                b"HSCAN", keys.part(user_id, part), cursor, b"COUNT", _FIELDS
+                b"HSCAN", keys.part(user_id, part), cursor, b"COUNT", FIELDS
             )
             for field, value in zip(found[::2], found[1::2], strict=True):
                 if field not in seen:
@@ -302,8 +303,8 @@ class Transfer:
         for user_id in range(1, newest + 1):
             found = map(int, await self._link.call(b"SMEMBERS", keys.part(user_id, part)))
             others = sorted(other for other in found if other <= newest)
-            for start in range(0, len(others), _FIELDS):
-                yield user_id, others[start : start + _FIELDS]
+            for start in range(0, len(others), FIELDS):
+                yield user_id, others[start : start + FIELDS]
 
     async def _device(self, key: bytes) -> Device | None:
         fields: list[bytes] = await self._link.call(b"HGETALL", key)
@@ -397,9 +398,3 @@ class Transfer:
         await self._link.script(_PUT_HASH, key, device.expires, *device.fields)
         if device.user and await self._exists(device.user):
             await self._link.write(b"SADD", keys.part(device.user, b"devices"), device.id)
-
-
-def _in_parts(pairs: list[tuple[bytes, bytes]]) -> Iterator[list[bytes]]:
-    """Fields and values by turns, as many as an item has."""
-    for start in range(0, len(pairs), _FIELDS):
-        yield [part for pair in pairs[start : start + _FIELDS] for part in pair]

@@ -1,5 +1,5 @@
 // Light or dark: as the system has it, or as somebody has chosen on this browser.
-// The colours themselves are in style.css.
+// The colours themselves are in theme.css.
 
 /** @returns {string} */
 export function currentTheme() {
