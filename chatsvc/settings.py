@@ -376,7 +376,7 @@ ROWS = (
         "people-rate",
         "people_rate",
         rate(),
-        "How often one user may look for people, add contacts and change a profile.",
+        "How often one user may look for people, change contacts or a profile, and ask for features.",
     ),
     _cap(
         "request-rate",
